@@ -1,0 +1,135 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// One set of settings for every Swift target; see CONTRIBUTING.md.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableExperimentalFeature("Lifetimes"),
+]
+
+/// Tests damage files and poke at memory: the same settings without the memory-safety audit.
+let testing: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// A plugin is a shared library that shows one symbol and links to nothing of the host.
+///
+/// Swift's own lld is named because gold leaves local Swift symbols in the dynamic table.
+let pluginLinking: [LinkerSetting] = [
+    .unsafeFlags([
+        "-use-ld=lld",
+        "-Xlinker", "--version-script=\(Context.packageDirectory)/Plugins/exports.map",
+    ])
+]
+
+/// Kernels are C at full optimisation in debug builds too: numbers must not depend on the build.
+let kernelFlags: [CSetting] = [
+    .unsafeFlags([
+        "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi",
+    ])
+]
+
+func plugin(_ name: String, in folder: String) -> Target {
+    .target(
+        name: name,
+        dependencies: ["CBlyanPlugin", "BlyanPluginKit"],
+        path: "Plugins/\(folder)/\(name)",
+        exclude: ["FORMAT.md"].filter { _ in folder == "Formats" },
+        swiftSettings: strict,
+        linkerSettings: pluginLinking)
+}
+
+let package = Package(
+    name: "blyan",
+    products: [
+        .executable(name: "blyan", targets: ["blyan"]),
+        .library(name: "PickleLegacy", type: .dynamic, targets: ["PickleLegacy"]),
+        .executable(name: "blyan-bench", targets: ["blyan-bench"]),
+        .library(name: "TensorBlock", type: .dynamic, targets: ["TensorBlock"]),
+        .library(name: "TopK", type: .dynamic, targets: ["TopK"]),
+        .library(name: "LayerCapped", type: .dynamic, targets: ["LayerCapped"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2")
+    ],
+    targets: [
+        .target(name: "CBlyanPlugin"),
+        .target(name: "CBlyanMath", dependencies: ["CBlyanPlugin"], cSettings: kernelFlags),
+        .target(name: "CBlyanFault", cSettings: kernelFlags),
+        .target(name: "CLinux", cSettings: kernelFlags),
+        .systemLibrary(name: "CLevelDB"),
+        .systemLibrary(name: "CSecp256k1"),
+        .systemLibrary(name: "CYAML"),
+        .systemLibrary(name: "COpenSSL"),
+        .target(name: "BlyanYAML", dependencies: ["CYAML"], swiftSettings: strict),
+        .target(
+            name: "BlyanKernel",
+            dependencies: [
+                "BlyanYAML", "CBlyanFault", "CBlyanPlugin", "CLevelDB", "CLinux", "CSecp256k1",
+                "COpenSSL",
+            ],
+            exclude: ["Storage/STORAGE.md"],
+            resources: [.embedInCode("../../Manifests/plugin.schema.json")],
+            swiftSettings: strict),
+        .target(
+            name: "BlyanPluginKit", dependencies: ["CBlyanPlugin"], swiftSettings: strict),
+        .target(
+            name: "BlyanModel",
+            dependencies: ["BlyanKernel", "BlyanYAML", "CBlyanMath", "CBlyanPlugin"],
+            resources: [.embedInCode("../../Manifests/node.schema.json")],
+            swiftSettings: strict),
+        .target(
+            name: "BlyanServer", dependencies: ["BlyanModel", "BlyanKernel"], swiftSettings: strict),
+        plugin("PickleLegacy", in: "Formats"),
+        plugin("TensorBlock", in: "Formats"),
+        plugin("TopK", in: "Routers"),
+        .target(
+            name: "LayerCapped", dependencies: ["CBlyanPlugin"],
+            path: "Plugins/Routers/LayerCapped",
+            publicHeadersPath: ".", cSettings: kernelFlags,
+            linkerSettings: pluginLinking + [.linkedLibrary("m")]),
+        .executableTarget(
+            name: "blyan",
+            dependencies: [
+                "BlyanKernel", "BlyanModel", "BlyanServer",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            // Beside the binary: what "init" copies into a home.
+            resources: [.copy("../../Manifests")],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "blyan-bench",
+            dependencies: [
+                "BlyanKernel", "BlyanModel", "BlyanServer", "CBlyanMath", "CBlyanPlugin",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "CBlyanMathTests", dependencies: ["CBlyanMath", "CBlyanPlugin"],
+            swiftSettings: testing),
+        .executableTarget(
+            name: "CrashChild", dependencies: ["BlyanKernel"], path: "Tests/CrashChild",
+            swiftSettings: testing),
+        .testTarget(
+            name: "BlyanKernelTests", dependencies: ["BlyanKernel", "BlyanYAML", "CrashChild"],
+            swiftSettings: testing),
+        .testTarget(name: "ArchitectureTests", swiftSettings: testing),
+        .testTarget(
+            name: "PluginTests",
+            dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
+            swiftSettings: testing),
+        .testTarget(name: "CommandLineTests", swiftSettings: testing),
+        .testTarget(
+            name: "BlyanModelTests", dependencies: ["BlyanModel", "BlyanKernel", "CBlyanPlugin"],
+            swiftSettings: testing),
+    ]
+)

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Exports the chains of a fresh home and lets Python check them alone: audit.sh BLYAN HOME
+set -euo pipefail
+blyan=$1 home=$2
+venv=.venv-audit
+if [[ ! -x $venv/bin/python ]]; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check rfc8785==0.1.4 coincurve==21.0.0
+fi
+rm -rf "$home"
+"$blyan" init --home "$home" >/dev/null
+"$blyan" import Examples/models/sample-moe --home "$home" >/dev/null
+for chain in A B; do
+    "$blyan" block export --chain "$chain" --jsonl --home "$home" >"$home/$chain.jsonl"
+done
+"$venv/bin/python" Examples/audit/verify_chain.py "$home/A.jsonl" "$home/B.jsonl"

@@ -1,0 +1,58 @@
+/// Merkle tree hash of RFC 6962, section 2.1, over SHA-256.
+public enum Merkle {
+    /// Leaves that a format gives no table for have this many bytes.
+    public static let defaultLeafSize = 65_536
+
+    /// Hash of a leaf: SHA-256(0x00 ‖ bytes).
+    public static func leaf(_ bytes: UnsafeRawBufferPointer) -> Digest {
+        var hasher = SHA256()
+        hasher.update([0])
+        unsafe hasher.update(bytes)
+        return hasher.finalize()
+    }
+
+    /// Hash of an inner node: SHA-256(0x01 ‖ left ‖ right).
+    public static func node(_ left: Digest, _ right: Digest) -> Digest {
+        SHA256.hash(1, left, right)
+    }
+
+    /// Root over leaf hashes; of no leaves the hash of nothing.
+    ///
+    /// Adjacent pairs are joined level by level and an odd one is carried up, which gives the RFC's tree.
+    public static func root(_ leaves: [Digest]) -> Digest {
+        guard !leaves.isEmpty else { return SHA256.hash([]) }
+        var level = leaves
+        while level.count > 1 {
+            var next: [Digest] = []
+            next.reserveCapacity((level.count + 1) / 2)
+            for i in stride(from: 0, to: level.count - 1, by: 2) {
+                next.append(node(level[i], level[i + 1]))
+            }
+            if level.count % 2 == 1, let odd = level.last { next.append(odd) }
+            level = next
+        }
+        return level[0]
+    }
+
+    /// Checks that ranges partition bytes [0, covered): in order, none empty, no hole, no overlap.
+    ///
+    /// - Throws: ``KernelError`` with code `malformed` naming the first range that does not follow.
+    public static func checkPartition(_ ranges: [(offset: UInt64, length: UInt64)], covered: UInt64)
+        throws(KernelError)
+    {
+        var end: UInt64 = 0
+        for (i, range) in ranges.enumerated() {
+            let (next, overflow) = range.offset.addingReportingOverflow(range.length)
+            guard range.offset == end, range.length > 0, !overflow, next <= covered else {
+                throw KernelError(
+                    .malformed,
+                    "leaf \(i) at \(range.offset) with \(range.length) bytes does not follow byte \(end) of \(covered)"
+                )
+            }
+            end = next
+        }
+        guard end == covered else {
+            throw KernelError(.malformed, "leaves end at byte \(end), \(covered) are covered")
+        }
+    }
+}

@@ -1,0 +1,199 @@
+internal import COpenSSL
+
+/// A SHA-256 digest: the name of a block or payload.
+public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
+    // Four words rather than an array: no allocation for the millions that an index holds.
+    private let words: (UInt64, UInt64, UInt64, UInt64)
+
+    /// All zero bytes; names nothing.
+    public static let zero = Digest(words: (0, 0, 0, 0))
+
+    fileprivate init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }
+
+    /// Writes the 32 bytes.
+    fileprivate func store(to buffer: UnsafeMutableRawBufferPointer, at offset: Int) {
+        let swapped = (
+            words.0.bigEndian, words.1.bigEndian, words.2.bigEndian, words.3.bigEndian
+        )
+        unsafe withUnsafeBytes(of: swapped) { bytes in
+            unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[offset..<offset + 32]).copyMemory(
+                from: bytes)
+        }
+    }
+
+    /// The digest with these bytes, or nil unless there are exactly 32.
+    public init?(_ bytes: some Collection<UInt8>) {
+        guard bytes.count == 32 else { return nil }
+        var parts: [UInt64] = [0, 0, 0, 0]
+        for (i, byte) in bytes.enumerated() { parts[i / 8] = parts[i / 8] << 8 | UInt64(byte) }
+        words = (parts[0], parts[1], parts[2], parts[3])
+    }
+
+    /// The digest in 32 bytes of memory, of any alignment.
+    init(reading bytes: UnsafeRawPointer) {
+        func word(_ i: Int) -> UInt64 {
+            UInt64(bigEndian: unsafe bytes.loadUnaligned(fromByteOffset: 8 * i, as: UInt64.self))
+        }
+        words = (word(0), word(1), word(2), word(3))
+    }
+
+    /// The digest written as 64 lower-case hex digits, or nil.
+    public init?(hex: String) {
+        guard let bytes = Hex.decode(hex, count: 32) else { return nil }
+        self.init(bytes)
+    }
+
+    /// The digest spelt by 64 lower-case hex digits from `start` on, or nil.
+    init?(hexDigits text: [UInt8], at start: Int) {
+        guard text.count - start >= 64 else { return nil }
+        var parts: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        for i in 0..<64 {
+            let digit = text[start + i]
+            let value: UInt8
+            switch digit {
+            case 48...57: value = digit - 48
+            case 97...102: value = digit - 87
+            default: return nil
+            }
+            switch i >> 4 {
+            case 0: parts.0 = parts.0 << 4 | UInt64(value)
+            case 1: parts.1 = parts.1 << 4 | UInt64(value)
+            case 2: parts.2 = parts.2 << 4 | UInt64(value)
+            default: parts.3 = parts.3 << 4 | UInt64(value)
+            }
+        }
+        words = parts
+    }
+
+    /// The 32 bytes.
+    public var bytes: [UInt8] {
+        [words.0, words.1, words.2, words.3].flatMap { word in
+            (0..<8).map { UInt8(truncatingIfNeeded: word >> (56 - 8 * UInt64($0))) }
+        }
+    }
+
+    /// 64 lower-case hex digits.
+    public var description: String { Hex.encode(bytes) }
+
+    /// Appends 64 lower-case hex digits.
+    func appendHex(to out: inout [UInt8]) {
+        for word in [words.0, words.1, words.2, words.3] {
+            for shift in stride(from: 60, through: 0, by: -4) {
+                let digit = UInt8(truncatingIfNeeded: word >> UInt64(shift)) & 15
+                out.append(digit < 10 ? 48 + digit : 87 + digit)
+            }
+        }
+    }
+
+    /// Byte-wise equality.
+    public static func == (a: Digest, b: Digest) -> Bool { a.words == b.words }
+    /// Byte-wise order.
+    public static func < (a: Digest, b: Digest) -> Bool { a.words < b.words }
+    /// Feeds the bytes to a hasher.
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(words.0)
+        hasher.combine(words.3)
+    }
+}
+
+/// Lower-case hexadecimal.
+public enum Hex {
+    private static let digits = Array("0123456789abcdef".utf8)
+
+    /// Two digits a byte.
+    public static func encode(_ bytes: some Sequence<UInt8>) -> String {
+        var out: [UInt8] = []
+        for byte in bytes {
+            out.append(digits[Int(byte >> 4)])
+            out.append(digits[Int(byte & 15)])
+        }
+        return String(decoding: out, as: UTF8.self)
+    }
+
+    /// The bytes, or nil unless `text` is exactly `2 * count` lower-case digits.
+    public static func decode(_ text: String, count: Int) -> [UInt8]? {
+        guard text.utf8.count == 2 * count else { return nil }
+        var out: [UInt8] = []
+        out.reserveCapacity(count)
+        var high: UInt8?
+        for c in text.utf8 {
+            let value: UInt8
+            switch c {
+            case 48...57: value = c - 48
+            case 97...102: value = c - 87
+            default: return nil
+            }
+            if let h = high {
+                out.append(h << 4 | value)
+                high = nil
+            } else {
+                high = value
+            }
+        }
+        return out
+    }
+}
+
+// Safe: the context is owned by this value alone and freed in deinit.
+/// SHA-256 by OpenSSL.
+@safe public struct SHA256: ~Copyable {
+    private let context: OpaquePointer?
+    // Unchecked: OpenSSL's fetched algorithms are immutable and may be shared by threads.
+    private nonisolated(unsafe) static let algorithm = unsafe EVP_MD_fetch(nil, "SHA2-256", nil)
+
+    /// An empty message.
+    public init() {
+        unsafe context = EVP_MD_CTX_new()
+        let started = unsafe EVP_DigestInit_ex2(context, Self.algorithm, nil)
+        precondition(started == 1, "OpenSSL cannot start SHA-256")
+    }
+
+    deinit { unsafe EVP_MD_CTX_free(context) }
+
+    /// Appends bytes to the message.
+    public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+        let done = unsafe EVP_DigestUpdate(context, bytes.baseAddress, bytes.count)
+        precondition(done == 1, "OpenSSL cannot continue SHA-256")
+    }
+
+    /// Appends bytes to the message.
+    public mutating func update(_ bytes: [UInt8]) {
+        unsafe bytes.withUnsafeBytes { unsafe update($0) }
+    }
+
+    /// The digest of the message so far; starts a new message.
+    public mutating func finalize() -> Digest {
+        var out = [UInt8](repeating: 0, count: 32)
+        let done = unsafe EVP_DigestFinal_ex(context, &out, nil)
+        let restarted = unsafe EVP_DigestInit_ex2(context, nil, nil)
+        precondition(done == 1 && restarted == 1, "OpenSSL cannot finish SHA-256")
+        return Digest(out) ?? .zero
+    }
+
+    /// The digest of one message.
+    public static func hash(_ bytes: [UInt8]) -> Digest {
+        unsafe bytes.withUnsafeBytes { unsafe hash($0) }
+    }
+
+    /// The digest of one message.
+    public static func hash(_ bytes: UnsafeRawBufferPointer) -> Digest {
+        var out: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        unsafe withUnsafeMutableBytes(of: &out) { out in
+            _ = unsafe COpenSSL.SHA256(
+                bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count,
+                out.baseAddress?.assumingMemoryBound(to: UInt8.self))
+        }
+        return Digest(
+            words: (out.0.bigEndian, out.1.bigEndian, out.2.bigEndian, out.3.bigEndian))
+    }
+
+    /// The digest of a byte and two digests: an inner node of a Merkle tree.
+    static func hash(_ prefix: UInt8, _ left: Digest, _ right: Digest) -> Digest {
+        unsafe withUnsafeTemporaryAllocation(byteCount: 65, alignment: 8) { buffer in
+            unsafe buffer[0] = prefix
+            unsafe left.store(to: buffer, at: 1)
+            unsafe right.store(to: buffer, at: 33)
+            return unsafe hash(UnsafeRawBufferPointer(buffer))
+        }
+    }
+}

@@ -1,0 +1,429 @@
+public import Foundation
+internal import Synchronization
+
+// Unchecked: `lock` guards all mutable state; the index store and payload store are thread-safe.
+/// The chains of one home: appended durably, indexed, queried, checked.
+///
+/// Any thread. An append returns when its record is synced: nothing acknowledged is lost, nothing partial is seen.
+public final class ChainStore: @unchecked Sendable {
+    /// Payload files.
+    public let payloads: PayloadStore
+    /// The chains that this store knows.
+    public let specs: [String: ChainSpec]
+    private let home: URL
+    private let disk: Disk
+    private let remembered: (any CheckMemory)?
+    private let lock = NSCondition()
+    private var log: RecordLog
+    private var index: ChainIndex
+    // Linear chains' last blocks and the genesis block, pending ones included.
+    private var heads: [String: Block] = [:]
+    private var genesisHash: Digest?
+    private var pact: GenesisPact?
+    // Blocks that are validated but not yet indexed.
+    private var pending: [Digest: Block] = [:]
+    private var queue: [(blocks: [Block], ticket: Int)] = []
+    private var nextTicket = 0
+    private var durable = 0
+    private var isCommitting = false
+    private var failure: KernelError?
+    /// What opening had to mend, for the log: a torn tail that was cut, orphans that were removed.
+    public private(set) var repairs: [String] = []
+
+    /// Opens the chains in `home`, made if absent.
+    ///
+    /// The caller holds the home.
+    ///
+    /// - Parameters:
+    ///   - rebuild: drop the index and build it from the log.
+    ///   - remembered: checks of payload files that mode `remember` relies on; without it the mode is as `touch`.
+    /// - Throws: ``KernelError`` with code `integrity` for damage that is no torn tail, `io`.
+    public init(
+        home: URL, specs: [ChainSpec] = [.a, .b], disk: Disk = .real, rebuild: Bool = false,
+        remembered: (any CheckMemory)? = nil
+    ) throws(KernelError) {
+        self.home = home
+        self.disk = disk
+        self.specs = Dictionary(uniqueKeysWithValues: specs.map { ($0.id, $0) })
+        self.remembered = remembered
+        let logFolder = home.appendingPathComponent("log").path
+        try disk.makeFolder(logFolder)
+        payloads = try PayloadStore(folder: home.appendingPathComponent("payloads"), disk: disk)
+        log = try RecordLog(path: logFolder + "/records.log", folder: logFolder, disk: disk)
+        let indexPath = home.appendingPathComponent("index").path
+        if rebuild { try? FileManager.default.removeItem(atPath: indexPath) }
+        var notes: [String] = []
+        do throws(KernelError) {
+            index = try ChainIndex(path: indexPath)
+        } catch  where error.code == .integrity {
+            // Nothing in the index is not also in the log.
+            try? FileManager.default.removeItem(atPath: indexPath)
+            index = try ChainIndex(path: indexPath)
+            notes.append("the index was damaged and has been rebuilt from the log")
+        }
+        try checkIndexFitsLog()
+        var found: [(block: Block, line: [UInt8], place: RecordLog.Place)] = []
+        let cut = try log.recover(from: index.indexedBytes) { (lines, end) throws(KernelError) in
+            for (line, place) in lines { found.append((try Block(parsing: line), line, place)) }
+            guard found.count >= 4096 else { return }
+            try index.add(found, end: end)
+            found.removeAll(keepingCapacity: true)
+        }
+        if !found.isEmpty { try index.add(found, end: log.end) }
+        try loadHeads()
+        if cut > 0 {
+            // Their payloads stay for this once: the bytes that were cut may have named them.
+            notes.append(
+                "\(cut) bytes after byte \(log.end) of the log are no whole record, as a process that ends while writing leaves them: they were cut, and kept in \(log.path).cut-\(log.end)"
+            )
+        } else {
+            let known = index
+            let removed = payloads.removeOrphans { (try? known.knows(payload: $0)) ?? true }
+            if removed > 0 { notes.append("\(removed) files that no block names were removed") }
+        }
+        repairs = notes
+    }
+
+    /// Closes the log.
+    ///
+    /// No call may follow.
+    public func close() {
+        lock.lock()
+        defer { lock.unlock() }
+        failure = KernelError(.io, "the store is closed")
+        log.close()
+        index.close()
+    }
+
+    /// An index that knows of more than the log holds, or of something else, means that the log has lost bytes.
+    private func checkIndexFitsLog() throws(KernelError) {
+        guard let last = index.last, let block = try stored(last) else { return }
+        if let (place, _) = try index.place(block.hash),
+            place.offset + UInt64(place.length) + 1 == index.indexedBytes
+        {
+            return
+        }
+        throw KernelError(
+            .integrity, "the index ends at byte \(index.indexedBytes) of another log",
+            hint: "run `blyan chain reindex`")
+    }
+
+    private func loadHeads() throws(KernelError) {
+        for spec in specs.values where spec.shape == .linear {
+            var head: Digest?
+            try index.scan(.chain(spec.id, from: 0), reverse: true) { hash throws(KernelError) in
+                head = hash
+                return false
+            }
+            if let head { heads[spec.id] = try stored(head) }
+        }
+        try index.scan(.chain("A", from: 0), reverse: false) { hash throws(KernelError) in
+            genesisHash = hash
+            return false
+        }
+        guard let genesisHash, let genesis = try stored(genesisHash) else { return }
+        // A damaged pact is no reason not to open: it only keeps new blocks off chain A.
+        pact = try? GenesisPact(of: genesis, in: View(store: self, heads: [:]))
+    }
+
+    fileprivate func stored(_ hash: Digest) throws(KernelError) -> Block? {
+        guard let (place, sum) = try index.place(hash) else { return nil }
+        let line = try log.line(place)
+        guard ChainIndex.sum(line) == sum else { throw damaged(hash, place) }
+        let block = try Block(parsing: line)
+        guard block.hash == hash else { throw damaged(hash, place) }
+        return block
+    }
+
+    private func damaged(_ hash: Digest, _ place: RecordLog.Place) -> KernelError {
+        KernelError(
+            .integrity,
+            "block \(hash) is damaged: bytes \(place.offset)..<\(place.offset + UInt64(place.length)) of \(log.path) are not what was written",
+            hint:
+                "restore the log from a copy of this home; `blyan chain verify` lists all damage, `blyan chain reindex` takes the log as it is"
+        )
+    }
+}
+
+extension ChainStore {
+    /// The log as far as it is durable, for reading beside appends.
+    var durableLog: RecordLog { lock.withLock { log } }
+
+    /// Blocks that the index holds.
+    ///
+    /// - Throws: ``KernelError`` if the index is damaged.
+    public func reindex() throws(KernelError) -> Int { Int(lock.withLock { index.arrivals }) }
+}
+
+// MARK: - Appending
+
+extension ChainStore {
+    /// What rules see while a record is checked: blocks that stand, and those before in the record.
+    private struct View: ChainView {
+        let store: ChainStore
+        var batch: [Digest: Block] = [:]
+        var heads: [String: Block]
+        var genesis: Digest?
+        var pact: GenesisPact?
+
+        func head(of chain: String) throws(KernelError) -> Block? { heads[chain] }
+        func document(_ block: Block) throws(KernelError) -> JSONValue {
+            try JSONValue(parsing: store.document(block))
+        }
+        func block(_ hash: Digest) throws(KernelError) -> Block? {
+            if let block = batch[hash] ?? store.pending[hash] { return block }
+            return try store.stored(hash)
+        }
+    }
+
+    /// Appends blocks, possibly of several chains, as one record: all of them or none.
+    ///
+    /// Blocks that stand already are left out. Each block's payload must be in ``payloads``. Callers on several
+    /// threads share one sync.
+    /// - Throws: ``KernelError`` with code `integrity` or `rule` naming the block; `io` if the record cannot be made
+    ///   durable: then no further append is accepted.
+    public func append(_ blocks: [Block]) throws(KernelError) {
+        if case .cycle(let path) = DependencyGraph.order(
+            blocks.map { ($0.hash, $0.header.dependsOn) })
+        {
+            throw KernelError(
+                .rule,
+                "blocks depend on one another in a cycle: "
+                    + path.map { $0.description }.joined(separator: " → "))
+        }
+        try checkSignatures(blocks)
+        lock.lock()
+        defer { lock.unlock() }
+        if let failure { throw failure }
+        // Another caller's blocks that are not durable yet are waited for, not acknowledged early.
+        let isShared = blocks.contains { pending[$0.hash] != nil }
+        let fresh = try admit(blocks)
+        guard !fresh.isEmpty || isShared else { return }
+        if !fresh.isEmpty {
+            queue.append((fresh, nextTicket))
+            nextTicket += 1
+        }
+        let ticket = nextTicket - 1
+        while durable <= ticket {
+            if let failure { throw failure }
+            if isCommitting { lock.wait() } else { commitQueue() }
+        }
+    }
+
+    /// The next block's place: its index and previous hash for a linear chain.
+    public func next(on chain: String) -> (index: Int64, previous: Digest?) {
+        lock.withLock {
+            let head = heads[chain]
+            return (
+                head.map { $0.header.index + 1 } ?? 0,
+                head?.hash ?? (chain == "A" ? nil : genesisHash)
+            )
+        }
+    }
+
+    private func checkSignatures(_ blocks: [Block]) throws(KernelError) {
+        let bad = Mutex<Int?>(nil)
+        @Sendable func check(_ i: Int) {
+            if !blocks[i].isSignatureValid { bad.withLock { $0 = min($0 ?? i, i) } }
+        }
+        if blocks.count > 8 {
+            DispatchQueue.concurrentPerform(iterations: blocks.count) { check($0) }
+        } else {
+            for i in blocks.indices { check(i) }
+        }
+        if let i = bad.withLock({ $0 }) { throw blocks[i].signatureError }
+    }
+
+    static func unknownChain(_ block: Block) -> KernelError {
+        KernelError(
+            .rule, "block \(block.hash) is on the unknown chain \"\(block.header.chainID)\"")
+    }
+
+    private func admit(_ blocks: [Block]) throws(KernelError) -> [Block] {
+        var view = View(store: self, heads: heads, genesis: genesisHash, pact: pact)
+        var fresh: [Block] = []
+        for block in blocks {
+            if try view.block(block.hash) != nil { continue }
+            let header = block.header
+            guard let spec = specs[header.chainID] else { throw Self.unknownChain(block) }
+            if let payload = header.payloadHash {
+                guard payloads.contains(payload, size: UInt64(header.payloadSize)) else {
+                    throw KernelError(
+                        .rule, "the payload \(payload) of block \(block.hash) is not stored")
+                }
+            }
+            try spec.check(block, in: view, signature: false)
+            view.batch[block.hash] = block
+            if spec.shape == .linear { view.heads[spec.id] = block }
+            if view.genesis == nil {
+                view.genesis = block.hash
+                view.pact = try GenesisPact(of: block, in: view)
+            }
+            fresh.append(block)
+        }
+        heads = view.heads
+        genesisHash = view.genesis
+        pact = view.pact
+        for block in fresh { pending[block.hash] = block }
+        return fresh
+    }
+
+    /// Writes everything that waits with one sync, then indexes it.
+    ///
+    /// Called with the lock, which it gives up meanwhile.
+    private func commitQueue() {
+        let group = queue
+        queue.removeAll()
+        isCommitting = true
+        var bytes: [UInt8] = []
+        var placed: [(block: Block, line: [UInt8], place: RecordLog.Place)] = []
+        var writer = log
+        lock.unlock()
+        var outcome: KernelError?
+        do throws(KernelError) {
+            for (blocks, _) in group {
+                let lines = blocks.map(\.line)
+                let record = try RecordLog.record(lines, at: writer.end + UInt64(bytes.count))
+                bytes.append(contentsOf: record.bytes)
+                for (i, block) in blocks.enumerated() {
+                    placed.append((block, lines[i], record.places[i]))
+                }
+            }
+            try writer.commit(bytes)
+        } catch {
+            outcome = error
+        }
+        lock.lock()
+        isCommitting = false
+        if outcome == nil {
+            log = writer
+            do throws(KernelError) {
+                try index.add(placed, end: log.end)
+                for (block, _, _) in placed { pending[block.hash] = nil }
+            } catch {
+                // The record is durable; the index is rebuilt from the log at the next start.
+                outcome = error
+            }
+            durable = (group.last?.ticket ?? durable - 1) + 1
+        }
+        if let outcome {
+            failure = KernelError(
+                outcome.code, "the home accepts no more blocks: \(outcome.message)",
+                hint: outcome.hint)
+        }
+        lock.broadcast()
+    }
+}
+
+// MARK: - Queries
+
+extension ChainStore {
+    /// What blocks are asked for by.
+    public enum Query: Sendable {
+        /// All blocks in order of arrival at this home.
+        case arrival
+        /// One chain by index, from an index on.
+        case chain(String, from: Int64)
+        /// Blocks of an expert name in order of arrival, of all models.
+        case expert(String)
+        /// Blocks that depend on one.
+        case dependents(Digest)
+        /// Blocks of a type on a chain.
+        case type(chain: String, String)
+        /// Blocks whose payload has a type.
+        case payloadType(String)
+
+        var order: ChainIndex.Order {
+            switch self {
+            case .arrival: .arrival
+            case .chain(let id, let from): .chain(id, from: from)
+            case .expert(let name): .expert(name)
+            case .dependents(let hash): .dependents(hash)
+            case .type(let chain, let type): .type(chain: chain, type)
+            case .payloadType(let type): .payloadType(type)
+            }
+        }
+    }
+
+    /// The genesis block's hash: the network's identity; nil in an empty home.
+    public var genesis: Digest? { lock.withLock { genesisHash } }
+
+    /// A durable block, or nil.
+    ///
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    public func block(_ hash: Digest) throws(KernelError) -> Block? {
+        lock.lock()
+        defer { lock.unlock() }
+        return try stored(hash)
+    }
+
+    /// Durable blocks that answer a query, until `body` answers false.
+    ///
+    /// Runs on the index.
+    ///
+    /// - Parameter reverse: last first.
+    /// - Throws: ``KernelError`` if log or index are damaged; what `body` throws.
+    public func scan(
+        _ query: Query, reverse: Bool = false, _ body: (Block) throws(KernelError) -> Bool
+    ) throws(KernelError) {
+        let index = lock.withLock { self.index }
+        try index.scan(query.order, reverse: reverse) { hash throws(KernelError) in
+            guard let block = try block(hash) else {
+                throw KernelError(
+                    .integrity, "the index names block \(hash), which the log does not hold",
+                    hint: "run `blyan chain reindex`")
+            }
+            return try body(block)
+        }
+    }
+
+    /// The durable blocks that answer a query, at most `limit`.
+    ///
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    public func blocks(_ query: Query, limit: Int = .max, reverse: Bool = false) throws(KernelError)
+        -> [Block]
+    {
+        var found: [Block] = []
+        guard limit > 0 else { return found }
+        try scan(query, reverse: reverse) { block throws(KernelError) in
+            found.append(block)
+            return found.count < limit
+        }
+        return found
+    }
+
+    /// Maps a block's payload.
+    ///
+    /// - Throws: ``KernelError`` with code `notFound` if the block has none; as ``MappedPayload/init``.
+    public func map(_ block: Block, mode: VerifyMode) throws(KernelError) -> MappedPayload {
+        let header = block.header
+        guard let hash = header.payloadHash, let root = header.merkleRoot else {
+            throw KernelError(.notFound, "block \(block.hash) has no payload")
+        }
+        let name = header.expertName.isEmpty ? header.blockType : header.expertName
+        return try MappedPayload(
+            path: payloads.path(of: hash), size: UInt64(header.payloadSize), root: root,
+            layout: LeafLayout(header), mode: mode, label: "\(name) (block \(block.hash))",
+            remembered: mode == .remember ? remembered : nil)
+    }
+
+    /// A block's payload as bytes, verified; for documents, which are small.
+    ///
+    /// - Throws: As ``map(_:mode:)``; `integrity` if bytes do not have the signed hash; `limit` above 256 MiB.
+    public func document(_ block: Block) throws(KernelError) -> [UInt8] {
+        let payload = try map(block, mode: .touch)
+        guard payload.size <= 256 << 20 else {
+            throw KernelError(
+                .limit,
+                "the document of \(payload.label) has \(payload.size) bytes, at most 268435456")
+        }
+        let start = try unsafe payload.read(offset: 0, length: payload.size)
+        let bytes = unsafe Array(UnsafeRawBufferPointer(start: start, count: Int(payload.size)))
+        try payload.checkFault()
+        // Leaves need not cover all of a payload.
+        guard SHA256.hash(bytes) == block.header.payloadHash else {
+            throw KernelError(.integrity, "the payload of \(payload.label) does not have its hash")
+        }
+        return bytes
+    }
+}

@@ -1,0 +1,140 @@
+internal import CLevelDB
+internal import Foundation
+
+// Unchecked: LevelDB's handles may be used from any thread; the rest is immutable.
+// Safe: handles are owned by this object and freed in deinit; LevelDB's buffers are copied and freed at once.
+/// Ordered keys and values on LevelDB; everything in it can be rebuilt from the log.
+@safe package final class IndexStore: @unchecked Sendable {
+    private let database: OpaquePointer?
+    private let options: OpaquePointer
+    private let reading: OpaquePointer
+    private let writing: OpaquePointer
+    private let cache: OpaquePointer
+    private let filter: OpaquePointer
+
+    /// What LevelDB's message means: its C interface gives only text.
+    ///
+    /// Its files name one another, so that one that is not found is damage too.
+    package static func code(of message: String) -> KernelError.Code {
+        ["Corruption: ", "NotFound: ", "Invalid argument: "].contains { message.hasPrefix($0) }
+            || message.hasSuffix("No such file or directory") ? .integrity : .io
+    }
+
+    init(path: String) throws(KernelError) {
+        unsafe options = leveldb_options_create()
+        unsafe reading = leveldb_readoptions_create()
+        unsafe writing = leveldb_writeoptions_create()
+        unsafe cache = leveldb_cache_create_lru(32 << 20)
+        unsafe filter = leveldb_filterpolicy_create_bloom(10)
+        unsafe leveldb_options_set_create_if_missing(options, 1)
+        // Otherwise records of LevelDB's own log that are damaged are dropped without a word.
+        unsafe leveldb_options_set_paranoid_checks(options, 1)
+        unsafe leveldb_options_set_write_buffer_size(options, 16 << 20)
+        unsafe leveldb_options_set_cache(options, cache)
+        unsafe leveldb_options_set_filter_policy(options, filter)
+        unsafe leveldb_readoptions_set_verify_checksums(reading, 1)
+        var message: UnsafeMutablePointer<CChar>?
+        unsafe database = leveldb_open(options, path, &message)
+        if unsafe database == nil {
+            let text = unsafe Self.take(message)
+            throw KernelError(
+                Self.code(of: text), "the index \(path) cannot be opened: \(text)",
+                hint: "run `blyan chain reindex`: it rebuilds the index")
+        }
+    }
+
+    deinit {
+        if unsafe database != nil { unsafe leveldb_close(database) }
+        unsafe leveldb_options_destroy(options)
+        unsafe leveldb_readoptions_destroy(reading)
+        unsafe leveldb_writeoptions_destroy(writing)
+        unsafe leveldb_cache_destroy(cache)
+        unsafe leveldb_filterpolicy_destroy(filter)
+    }
+
+    private static func take(_ message: UnsafeMutablePointer<CChar>?) -> String {
+        guard let message = unsafe message else { return "unknown error" }
+        defer { unsafe leveldb_free(message) }
+        return unsafe String(cString: message)
+    }
+
+    private func check(_ message: UnsafeMutablePointer<CChar>?) throws(KernelError) {
+        guard let message = unsafe message else { return }
+        let text = unsafe Self.take(message)
+        throw KernelError(
+            Self.code(of: text), "the index failed: \(text)",
+            hint: "run `blyan chain reindex`: it rebuilds the index")
+    }
+
+    func get(_ key: [UInt8]) throws(KernelError) -> [UInt8]? {
+        var length = 0
+        var message: UnsafeMutablePointer<CChar>?
+        let value = unsafe key.withUnsafeBufferPointer { key in
+            unsafe key.withMemoryRebound(to: CChar.self) { key in
+                unsafe leveldb_get(database, reading, key.baseAddress, key.count, &length, &message)
+            }
+        }
+        try unsafe check(message)
+        guard let value = unsafe value else { return nil }
+        defer { unsafe leveldb_free(value) }
+        return unsafe Array(UnsafeRawBufferPointer(start: value, count: length))
+    }
+
+    /// Writes all or nothing; not synced, since the log has it.
+    func put(_ pairs: [(key: [UInt8], value: [UInt8])]) throws(KernelError) {
+        let batch = unsafe leveldb_writebatch_create()
+        defer { unsafe leveldb_writebatch_destroy(batch) }
+        for (key, value) in pairs {
+            unsafe key.withUnsafeBytes { key in
+                unsafe value.withUnsafeBytes { value in
+                    unsafe leveldb_writebatch_put(
+                        batch, key.baseAddress?.assumingMemoryBound(to: CChar.self), key.count,
+                        value.baseAddress?.assumingMemoryBound(to: CChar.self), value.count)
+                }
+            }
+        }
+        var message: UnsafeMutablePointer<CChar>?
+        unsafe leveldb_write(database, writing, batch, &message)
+        try unsafe check(message)
+    }
+
+    /// Calls `body` for keys in [from, to) in order, or in falling order, until it answers false.
+    func scan(
+        from: [UInt8], to: [UInt8], reverse: Bool = false,
+        _ body: (_ key: [UInt8], _ value: [UInt8]) throws(KernelError) -> Bool
+    ) throws(KernelError) {
+        guard let iterator = unsafe leveldb_create_iterator(database, reading) else { return }
+        defer { unsafe leveldb_iter_destroy(iterator) }
+        let start = reverse ? to : from
+        unsafe start.withUnsafeBytes { key in
+            unsafe leveldb_iter_seek(
+                iterator, key.baseAddress?.assumingMemoryBound(to: CChar.self), key.count)
+        }
+        if reverse {
+            if unsafe leveldb_iter_valid(iterator) != 0 {
+                unsafe leveldb_iter_prev(iterator)
+            } else {
+                unsafe leveldb_iter_seek_to_last(iterator)
+            }
+        }
+        while unsafe leveldb_iter_valid(iterator) != 0 {
+            var length = 0
+            let keyBytes = unsafe leveldb_iter_key(iterator, &length)
+            let key = unsafe Array(UnsafeRawBufferPointer(start: keyBytes, count: length))
+            let outside =
+                reverse ? key.lexicographicallyPrecedes(from) : !key.lexicographicallyPrecedes(to)
+            if outside { break }
+            let valueBytes = unsafe leveldb_iter_value(iterator, &length)
+            let value = unsafe Array(UnsafeRawBufferPointer(start: valueBytes, count: length))
+            guard try body(key, value) else { return }
+            if reverse {
+                unsafe leveldb_iter_prev(iterator)
+            } else {
+                unsafe leveldb_iter_next(iterator)
+            }
+        }
+        var message: UnsafeMutablePointer<CChar>?
+        unsafe leveldb_iter_get_error(iterator, &message)
+        try unsafe check(message)
+    }
+}

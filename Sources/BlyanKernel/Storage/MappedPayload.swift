@@ -1,0 +1,249 @@
+internal import CBlyanFault
+internal import Foundation
+internal import Synchronization
+
+/// When bytes of a payload are compared with what was signed.
+public enum VerifyMode: String, Sendable, CaseIterable, Codable {
+    /// At every read.
+    case always
+    /// Each leaf once a process, before its bytes are first seen.
+    case touch
+    /// As touch, but a file that was checked in full and has not changed since is not checked again for a while.
+    case remember
+}
+
+// Safe: the mapping is owned by this object and unmapped in deinit; reads are bounded by `size`.
+// Unchecked: the mapping is immutable, the state of leaves is atomic or behind `lock`.
+/// A payload mapped into memory, whose bytes are seen only after they were compared with the signed root.
+///
+/// Any thread, also concurrently.
+@safe public final class MappedPayload: PayloadBytes, @unchecked Sendable {
+    /// Bytes of the payload.
+    public let size: UInt64
+    /// What errors call it: block, expert and payload.
+    public let label: String
+    private let base: UnsafeMutableRawPointer?
+    private let slot: Int32
+    private let root: Digest
+    private let layout: LeafLayout
+    private let mode: VerifyMode
+    private let lock = NSLock()
+    private let allVerified: Atomic<Bool>
+    private let done: UnsafeMutablePointer<Atomic<UInt8>>
+    private var leafHashes: [Digest]?
+    private let onVerified: () -> Void
+    private let remaining: Atomic<Int>
+
+    /// Maps a file; no byte of it is read.
+    ///
+    /// - Parameter remembered: for mode `remember`, the files that were checked before.
+    /// - Throws: ``KernelError`` with code `io` if it cannot be mapped, `integrity` if its size is not the signed one.
+    init(
+        path: String, size: UInt64, root: Digest, layout: LeafLayout, mode: VerifyMode,
+        label: String, remembered: (any CheckMemory)? = nil
+    ) throws(KernelError) {
+        let hint = "restore the file from a copy of this home, or import the model again"
+        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            guard errno == ENOENT else {
+                throw KernelError(
+                    .io, "cannot open \(path): \(unsafe String(cString: strerror(errno)))")
+            }
+            throw KernelError(
+                .integrity, "the payload of \(label) is missing: \(path)", hint: hint)
+        }
+        defer { close(descriptor) }
+        var info = stat()
+        guard unsafe fstat(descriptor, &info) == 0, UInt64(info.st_size) == size else {
+            throw KernelError(
+                .integrity,
+                "the payload of \(label) has \(info.st_size) bytes, \(size) were signed: \(path)",
+                hint: hint)
+        }
+        if size > 0 {
+            let mapping = unsafe mmap(nil, Int(size), PROT_READ, MAP_SHARED, descriptor, 0)
+            guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else {
+                throw KernelError(
+                    .io, "cannot map \(path): \(unsafe String(cString: strerror(errno)))")
+            }
+            unsafe base = mapping
+        } else {
+            unsafe base = nil
+        }
+        blyan_fault_install()
+        slot = unsafe blyan_fault_register(base, size)
+        self.size = size
+        self.root = root
+        self.layout = layout
+        self.mode = mode
+        self.label = label
+        let file = FileIdentity(info, root: root)
+        onVerified = { remembered?.add(file) }
+        allVerified = Atomic(remembered?.contains(file) ?? false)
+        remaining = Atomic(layout.count)
+        unsafe done = .allocate(capacity: max(1, layout.count))
+        for i in 0..<layout.count { unsafe (done + i).initialize(to: Atomic(0)) }
+        guard slot >= 0 else {
+            throw KernelError(.limit, "more than \(BLYAN_FAULT_SLOTS) payloads are mapped at once")
+        }
+    }
+
+    deinit {
+        blyan_fault_release(slot)
+        if let base = unsafe base { unsafe munmap(base, Int(size)) }
+        unsafe done.deallocate()
+    }
+
+    /// Offset of a page that the disk could not serve since the payload was mapped, or nil.
+    public var faultOffset: UInt64? {
+        let offset = blyan_fault_offset(slot)
+        return offset < 0 ? nil : UInt64(offset)
+    }
+
+    /// Faults of all mappings of the process so far; a step compares it before and after.
+    public static var faultCount: UInt64 { blyan_fault_count() }
+
+    /// Throws if the disk could not serve a page of this payload.
+    public func checkFault() throws(KernelError) {
+        guard let offset = faultOffset else { return }
+        throw KernelError(
+            .io,
+            "the disk could not serve byte \(offset) of the payload of \(label): the file was cut or the disk reports an error",
+            hint:
+                "run `blyan chain check --read-data`, then restore the file or import the model again"
+        )
+    }
+
+    /// The address of bytes, each of whose leaves has been compared with the signed root.
+    public func read(offset: UInt64, length: UInt64) throws(KernelError) -> UnsafeRawPointer {
+        let (end, overflow) = offset.addingReportingOverflow(length)
+        guard !overflow, end <= size, let base = unsafe base else {
+            throw KernelError(
+                .malformed,
+                "bytes \(offset) + \(length) leave the payload of \(label), which has \(size)")
+        }
+        if blyan_fault_offset(slot) >= 0 { try checkFault() }
+        if !allVerified.load(ordering: .acquiring) || mode == .always { try verify(offset..<end) }
+        return unsafe UnsafeRawPointer(base) + Int(offset)
+    }
+
+    /// Compares every leaf with the signed root, on all cores.
+    ///
+    /// - Throws: ``KernelError`` with code `integrity` naming the leaf, or `io`.
+    public func verifyAll(threads: Int) throws(KernelError) {
+        let count = layout.count
+        let pieces = max(1, min(threads, count / 16))
+        let step = (count + pieces - 1) / max(1, pieces)
+        let failures = Mutex<[KernelError]>([])
+        DispatchQueue.concurrentPerform(iterations: pieces) { piece in
+            do throws(KernelError) {
+                let first = UInt64(min(count, piece * step)) * layout.leafSize
+                let last = min(
+                    UInt64(min(count, (piece + 1) * step)) * layout.leafSize, layout.covered)
+                if first < last { try verify(first..<last) }
+            } catch {
+                failures.withLock { $0.append(error) }
+            }
+        }
+        if let failure = failures.withLock({ $0.first }) { throw failure }
+    }
+
+    private func verify(_ range: Range<UInt64>) throws(KernelError) {
+        guard !range.isEmpty, range.lowerBound < layout.covered else {
+            // Bytes after the leaves are leaf hashes; they are checked against the root before they are used.
+            if !range.isEmpty { _ = try hashes() }
+            return
+        }
+        let first = Int(range.lowerBound / layout.leafSize)
+        let last = Int((min(range.upperBound, layout.covered) - 1) / layout.leafSize)
+        let expected = try hashes()
+        var advised = first
+        for leaf in first...last
+        where unsafe mode == .always
+            || !allVerified.load(ordering: .acquiring) && done[leaf].load(ordering: .acquiring) == 0
+        {
+            if leaf >= advised {
+                advised = leaf + Int(max(1, Self.readAhead / layout.leafSize))
+                advise(from: leaf, to: min(advised, last + 1))
+            }
+            try verify(leaf: leaf, expected[leaf])
+        }
+        if range.upperBound > layout.covered { _ = try hashes() }
+    }
+
+    /// Bytes that the disk is asked for ahead of hashing.
+    private static let readAhead: UInt64 = 8 << 20
+
+    private func advise(from first: Int, to end: Int) {
+        let start = UInt64(first) * layout.leafSize & ~4095
+        guard let base = unsafe base else { return }
+        _ = unsafe madvise(
+            base + Int(start), Int(min(UInt64(end) * layout.leafSize, size) - start), MADV_WILLNEED)
+    }
+
+    private func verify(leaf: Int, _ expected: Digest) throws(KernelError) {
+        guard let base = unsafe base else { return }
+        let start = UInt64(leaf) * layout.leafSize
+        let bytes = unsafe UnsafeRawBufferPointer(
+            start: base + Int(start), count: Int(min(layout.leafSize, layout.covered - start)))
+        let found = unsafe Merkle.leaf(bytes)
+        try checkFault()
+        guard found == expected else { throw damaged(leaf: leaf, start, bytes.count) }
+        let (wasDone, _) = unsafe done[leaf].compareExchange(
+            expected: 0, desired: 1, ordering: .acquiringAndReleasing)
+        guard wasDone else { return }
+        if remaining.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 {
+            allVerified.store(true, ordering: .releasing)
+            onVerified()
+        }
+    }
+
+    private func damaged(leaf: Int, _ start: UInt64, _ count: Int) -> KernelError {
+        KernelError(
+            .integrity,
+            "tile \(leaf) of \(label) is damaged: bytes \(start)..<\(start + UInt64(count)) do not have the hash that was signed",
+            hint:
+                "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
+        )
+    }
+
+    /// The leaf hashes, compared with the signed root: those that the payload stores, else computed from all leaves.
+    private func hashes() throws(KernelError) -> [Digest] {
+        lock.lock()
+        defer { lock.unlock() }
+        if let leafHashes { return leafHashes }
+        var hashes: [Digest] = []
+        hashes.reserveCapacity(layout.count)
+        guard let base = unsafe base else { return [] }
+        for leaf in 0..<layout.count {
+            if let at = layout.hashesAt {
+                hashes.append(unsafe Digest(reading: base + Int(at) + 32 * leaf))
+            } else {
+                let start = UInt64(leaf) * layout.leafSize
+                let count = Int(min(layout.leafSize, layout.covered - start))
+                hashes.append(
+                    unsafe Merkle.leaf(
+                        UnsafeRawBufferPointer(start: base + Int(start), count: count)))
+            }
+        }
+        try checkFault()
+        guard Merkle.root(hashes) == root else {
+            throw KernelError(
+                .integrity,
+                layout.hashesAt == nil
+                    ? "\(label) is damaged: its bytes do not have the Merkle root that was signed"
+                    : "the tile index of \(label) is damaged: it does not have the Merkle root that was signed",
+                hint:
+                    "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
+            )
+        }
+        leafHashes = hashes
+        if layout.hashesAt == nil, mode != .always,
+            !allVerified.exchange(true, ordering: .acquiringAndReleasing)
+        {
+            // Every byte has just been hashed.
+            onVerified()
+        }
+        return hashes
+    }
+}

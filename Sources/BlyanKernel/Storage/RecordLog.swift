@@ -1,0 +1,204 @@
+internal import Foundation
+
+/// The append-only file whose fsync is the commit: records of canonical headers with their signatures.
+///
+/// A record is the magic `BLR1`, the body's length (u32, little-endian), the first 16 bytes of the body's SHA-256, and
+/// the body: canonical header lines, each ended by a line feed. See STORAGE.md. Used under the store's lock.
+struct RecordLog {
+    /// Where a line lies in the file.
+    struct Place: Equatable {
+        let offset: UInt64
+        let length: Int
+    }
+
+    private static let magic = Array("BLR1".utf8)
+    private static let headSize: UInt64 = 24
+    /// Bytes of a record's body.
+    private static let bodyLimit = 1 << 30
+
+    let path: String
+    private let disk: Disk
+    private let descriptor: Int32
+    /// Bytes of whole records.
+    private(set) var end: UInt64 = 0
+
+    /// Opens the log, made if absent.
+    init(path: String, folder: String, disk: Disk) throws(KernelError) {
+        self.path = path
+        self.disk = disk
+        let isNew = Disk.size(of: path) == nil
+        descriptor = try disk.open(path, O_RDWR | O_CREAT | O_APPEND)
+        if isNew {
+            try disk.sync(descriptor, path: path)
+            try disk.sync(folder: folder)
+        }
+    }
+
+    func close() { Foundation.close(descriptor) }
+
+    /// One record for these lines, and where each will lie if it is written at `offset`.
+    static func record(_ lines: [[UInt8]], at offset: UInt64) throws(KernelError) -> (
+        bytes: [UInt8], places: [Place]
+    ) {
+        var body: [UInt8] = []
+        body.reserveCapacity(lines.reduce(0) { $0 + $1.count + 1 })
+        var places: [Place] = []
+        for line in lines {
+            places.append(Place(offset: offset + headSize + UInt64(body.count), length: line.count))
+            body.append(contentsOf: line)
+            body.append(10)
+        }
+        guard body.count <= bodyLimit else {
+            throw KernelError(.limit, "a record of \(body.count) bytes exceeds \(bodyLimit)")
+        }
+        var bytes = magic
+        bytes.reserveCapacity(body.count + Int(headSize))
+        for shift in [0, 8, 16, 24] { bytes.append(UInt8(truncatingIfNeeded: body.count >> shift)) }
+        bytes.append(contentsOf: SHA256.hash(body).bytes[..<16])
+        bytes.append(contentsOf: body)
+        return (bytes, places)
+    }
+
+    /// Writes records at the end and makes them durable: the commit.
+    mutating func commit(_ bytes: [UInt8]) throws(KernelError) {
+        try unsafe bytes.withRawBytes { (all) throws(KernelError) in
+            try unsafe disk.write(all, to: descriptor, path: path)
+        }
+        try disk.sync(descriptor, path: path)
+        end += UInt64(bytes.count)
+    }
+
+    /// Reads one line back.
+    func line(_ place: Place) throws(KernelError) -> [UInt8] {
+        guard (0...Self.bodyLimit).contains(place.length), place.offset <= 1 << 62 else {
+            throw damaged(place.offset)
+        }
+        return try read(place.offset, place.length)
+    }
+
+    private func read(_ offset: UInt64, _ length: Int) throws(KernelError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: length)
+        var done = 0
+        while done < length {
+            let count = unsafe bytes.withUnsafeMutableBytes { all in
+                unsafe pread(
+                    descriptor, all.baseAddress.map { unsafe $0 + done }, length - done,
+                    off_t(offset) + off_t(done))
+            }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else {
+                throw KernelError(
+                    count == 0 ? .integrity : .io,
+                    "cannot read \(length) bytes at \(offset) of \(path)",
+                    hint:
+                        "restore the log from a copy of this home; `blyan chain reindex` takes the log as it is"
+                )
+            }
+            done += count
+        }
+        return bytes
+    }
+
+    /// Calls `body` with the lines of each whole record from `start` on, and cuts a torn tail.
+    ///
+    /// - Returns: Bytes that were cut off; they are kept beside the log, in case they were damaged and not torn.
+    /// - Throws: ``KernelError`` with code `integrity` naming record and offset if whole records follow the damage, so
+    ///   that it is no torn tail; what `body` throws.
+    mutating func recover(
+        from start: UInt64,
+        _ body: (_ lines: [(line: [UInt8], place: Place)], _ end: UInt64) throws(KernelError) ->
+            Void
+    ) throws(KernelError) -> UInt64 {
+        let size = Disk.size(of: path) ?? 0
+        end = start
+        while end < size {
+            guard let record = try whole(at: end, size: size) else {
+                guard try nextRecord(after: end, size: size) == nil else { throw damaged(end) }
+                try cut(size)
+                return size - end
+            }
+            try body(record.lines, record.end)
+            end = record.end
+        }
+        return 0
+    }
+
+    /// The lines of the whole record at `offset`, which moves behind it; nil at the end of what is durable.
+    ///
+    /// - Throws: ``KernelError`` with code `integrity` for damage, `offset` then being at the next whole record.
+    func next(_ offset: inout UInt64) throws(KernelError) -> [[UInt8]]? {
+        guard offset < end else { return nil }
+        if let record = try whole(at: offset, size: end) {
+            offset = record.end
+            return record.lines.map(\.line)
+        }
+        let start = offset
+        offset = try nextRecord(after: start, size: end) ?? end
+        throw damaged(start)
+    }
+
+    private func damaged(_ offset: UInt64) -> KernelError {
+        KernelError(
+            .integrity, "the record at byte \(offset) of \(path) is damaged",
+            hint:
+                "`blyan chain verify` lists what is lost; restore the log from a copy of this home")
+    }
+
+    /// Cuts what follows `end`, a copy of it made durable first.
+    private func cut(_ size: UInt64) throws(KernelError) {
+        let kept = "\(path).cut-\(end)"
+        let copy = try disk.open(kept, O_WRONLY | O_CREAT | O_TRUNC)
+        defer { Foundation.close(copy) }
+        try unsafe read(end, Int(size - end)).withRawBytes { (all) throws(KernelError) in
+            try unsafe disk.write(all, to: copy, path: kept)
+        }
+        try disk.sync(copy, path: kept)
+        guard ftruncate(descriptor, off_t(end)) == 0 else {
+            let reason = unsafe String(cString: strerror(errno))
+            throw KernelError(.io, "cannot cut \(path) at byte \(end): \(reason)")
+        }
+        try disk.sync(descriptor, path: path)
+    }
+
+    /// The record at an offset, or nil if it is torn or damaged.
+    private func whole(at offset: UInt64, size: UInt64) throws(KernelError) -> (
+        lines: [(line: [UInt8], place: Place)], end: UInt64
+    )? {
+        guard size - offset >= Self.headSize else { return nil }
+        let head = try read(offset, Int(Self.headSize))
+        let length = (4..<8).reversed().reduce(0) { $0 << 8 | Int(head[$1]) }
+        guard head.starts(with: Self.magic), length <= Self.bodyLimit,
+            UInt64(length) <= size - offset - Self.headSize
+        else { return nil }
+        let body = try read(offset + Self.headSize, length)
+        guard SHA256.hash(body).bytes.starts(with: head[8..<24]), body.last == 10 else {
+            return nil
+        }
+        var lines: [(line: [UInt8], place: Place)] = []
+        var start = 0
+        while let feed = body[start...].firstIndex(of: 10) {
+            let place = Place(offset: offset + Self.headSize + UInt64(start), length: feed - start)
+            lines.append((Array(body[start..<feed]), place))
+            start = feed + 1
+            if start == body.count { break }
+        }
+        return (lines, offset + Self.headSize + UInt64(length))
+    }
+
+    /// Where the next whole record begins: then the damage before it is no torn tail.
+    private func nextRecord(after start: UInt64, size: UInt64) throws(KernelError) -> UInt64? {
+        var offset = start + 1
+        while offset + Self.headSize <= size {
+            let piece = try read(offset, Int(min(1 << 20, size - offset)))
+            for i in piece.indices
+            where piece[i] == Self.magic[0] && piece[i...].starts(with: Self.magic) {
+                let place = offset + UInt64(i)
+                if try whole(at: place, size: size) != nil { return place }
+            }
+            // Overlap by three bytes, so that a magic across pieces is seen.
+            guard piece.count > 3, offset + UInt64(piece.count) < size else { return nil }
+            offset += UInt64(piece.count - 3)
+        }
+        return nil
+    }
+}

@@ -1,0 +1,143 @@
+public import BlyanKernel
+internal import Foundation
+
+/// The payload of a `version` block on chain A: which block serves each part of a model.
+public struct VersionDocument: Codable, Sendable, Equatable {
+    /// Names this layout.
+    public var format = "blyan-version/1"
+    /// The meta block of the model.
+    public var model: String
+    /// Block hash by part name.
+    public var parts: [String: String]
+    /// The version block before, or "".
+    public var parent: String
+    /// The verdict block that it rests on, or "" for an import.
+    public var verdict: String
+
+    /// Makes a document.
+    public init(model: Digest, parts: [String: Digest], parent: Digest?, verdict: Digest?) {
+        self.model = model.description
+        self.parts = parts.mapValues(\.description)
+        self.parent = parent?.description ?? ""
+        self.verdict = verdict?.description ?? ""
+    }
+}
+
+/// A model in a home: its meta block, and the blocks that serve it now.
+public struct CatalogModel: Sendable {
+    /// The meta block; its hash is the model's identity.
+    public let meta: Block
+    /// What the meta block says.
+    public let document: MetaDocument
+    /// The newest version block, or nil while the model is incomplete.
+    public let version: Block?
+    /// Current block by part name; of an incomplete model the newest of each part that is here.
+    public let parts: [String: Digest]
+
+    /// The model's name.
+    public var name: String { document.name }
+    /// Whether every part is here and a version block says so.
+    public var isComplete: Bool { version != nil }
+    /// Parts that a complete model has.
+    public var partCount: Int { document.config.parts.count }
+}
+
+/// The models of a home, as chains A and B tell them.
+public struct ModelCatalog: Sendable {
+    private let store: ChainStore
+
+    /// The catalog of a store.
+    public init(_ store: ChainStore) { self.store = store }
+
+    /// All models in order of import.
+    ///
+    /// - Throws: ``KernelError`` or ``ModelError`` if a document is damaged.
+    public func models() throws -> [CatalogModel] {
+        try store.blocks(.type(chain: "A", "meta")).map(model)
+    }
+
+    /// The model that a person means: by name, by the beginning of its meta block's hash, or the only one.
+    ///
+    /// - Throws: ``ModelError`` listing the models there are.
+    public func model(named name: String?) throws -> CatalogModel {
+        let all = try store.blocks(.type(chain: "A", "meta"))
+        guard !all.isEmpty else {
+            throw ModelError("this home has no model", hint: "run `blyan import PATH`")
+        }
+        guard let name else {
+            guard all.count == 1 else {
+                let names = try all.map { try document($0).name }
+                throw ModelError(
+                    "this home has \(all.count) models: \(names.joined(separator: ", "))",
+                    hint: "pick one with --model NAME")
+            }
+            return try model(all[0])
+        }
+        if let found = try all.first(where: { try document($0).name == name }) {
+            return try model(found)
+        }
+        let byHash = all.filter { name.count >= 6 && $0.hash.description.hasPrefix(name) }
+        guard byHash.count == 1 else {
+            let names = try all.map { try document($0).name }
+            throw ModelError(
+                "this home has no model named \"\(name)\"",
+                hint: "it has \(names.joined(separator: ", "))")
+        }
+        return try model(byHash[0])
+    }
+
+    /// What a meta block says.
+    ///
+    /// - Throws: ``ModelError`` or ``KernelError`` if it is damaged.
+    public func document(_ meta: Block) throws -> MetaDocument {
+        try MetaDocument(decoding: store.document(meta))
+    }
+
+    /// The model of a meta block.
+    ///
+    /// - Throws: ``ModelError`` or ``KernelError`` if a document is damaged.
+    public func model(_ meta: Block) throws -> CatalogModel {
+        var version: Block?
+        var newest: [String: Digest] = [:]
+        try store.scan(.dependents(meta.hash)) { (block) throws(KernelError) in
+            if block.header.chainID == "A", block.header.blockType == "version" { version = block }
+            if block.header.chainID == "B" { newest[block.header.expertName] = block.hash }
+            return true
+        }
+        let document = try document(meta)
+        guard let version else {
+            return CatalogModel(meta: meta, document: document, version: nil, parts: newest)
+        }
+        let list: VersionDocument
+        do {
+            list = try JSONDecoder().decode(
+                VersionDocument.self, from: Data(store.document(version)))
+        } catch let error as DecodingError {
+            throw ModelError("version block \(version.hash) is damaged: \(error)")
+        }
+        guard
+            list.format
+                == VersionDocument(model: .zero, parts: [:], parent: nil, verdict: nil).format,
+            list.model == meta.hash.description
+        else {
+            throw ModelError(
+                "version block \(version.hash) has format \(list.format) or is of another model")
+        }
+        var parts: [String: Digest] = [:]
+        for (name, hash) in list.parts {
+            guard let digest = Digest(hex: hash) else {
+                throw ModelError(
+                    "version block \(version.hash) names \"\(hash)\" for \(name), which is no hash")
+            }
+            parts[name] = digest
+        }
+        return CatalogModel(meta: meta, document: document, version: version, parts: parts)
+    }
+
+    /// Every version of a part, oldest first.
+    ///
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    public func versions(of part: String, model: CatalogModel) throws -> [Block] {
+        try store.blocks(.expert(part)).filter { $0.header.dependsOn.contains(model.meta.hash) }
+    }
+}

@@ -1,0 +1,60 @@
+/// A checkpoint that can be imported: what it computes, how it spells, and its tensors by part.
+public protocol Checkpoint: Sendable {
+    /// The arithmetic.
+    var config: ModelConfig { get }
+    /// The tokenizer as JSON for the meta block: ``TokenizerDocument`` encoded.
+    var tokenizer: TokenizerDocument { get }
+    /// Names, sizes and sha256 of the files that were read, for the meta block.
+    var sources: [SourceFile] { get }
+    /// The tensors of one part, in the order of `part.tensors`; optional ones that are absent are left out.
+    ///
+    /// - Throws: ``ModelError`` naming the tensor, expected and found shape, or the missing name.
+    func tensors(of part: PartLayout) throws -> [CheckpointTensor]
+}
+
+/// A file that a checkpoint was read from.
+public struct SourceFile: Codable, Sendable, Equatable {
+    /// Name without folder.
+    public var name: String
+    /// Bytes.
+    public var size: Int
+    /// SHA-256 in hex; empty when it is not recorded (only quantised sources record it).
+    public var sha256: String
+
+    /// Makes a record.
+    public init(name: String, size: Int, sha256: String) {
+        self.name = name
+        self.size = size
+        self.sha256 = sha256
+    }
+}
+
+// Safe: bytes are handed only to a closure, for the length of its call.
+/// One tensor of a checkpoint, row-major and little-endian, read on demand.
+@safe public struct CheckpointTensor: Sendable {
+    /// Short name as in ``PartLayout/Tensor/name``.
+    public let name: String
+    /// Output features; 1 for a vector.
+    public let rows: Int
+    /// Input features.
+    public let columns: Int
+    /// A `BLYAN_DTYPE_` code: F32, F16 or BF16.
+    public let dtype: UInt32
+    /// Calls its argument with the tensor's bytes, valid during the call.
+    ///
+    /// Mapped where the source allows it.
+    public let withBytes: @Sendable (_ body: (UnsafeRawBufferPointer) throws -> Void) throws -> Void
+
+    /// Makes a tensor.
+    public init(
+        name: String, rows: Int, columns: Int, dtype: UInt32,
+        withBytes:
+            @escaping @Sendable (_ body: (UnsafeRawBufferPointer) throws -> Void) throws -> Void
+    ) {
+        self.name = name
+        self.rows = rows
+        self.columns = columns
+        self.dtype = dtype
+        unsafe self.withBytes = withBytes
+    }
+}

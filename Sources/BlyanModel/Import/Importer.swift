@@ -1,0 +1,219 @@
+public import BlyanKernel
+internal import CBlyanPlugin
+internal import Foundation
+
+/// Writes a checkpoint into the chains: a meta block on A, a block a part on B, a version block on A last.
+///
+/// Until the version block is there the model is incomplete and not served. An import that was stopped goes on where
+/// it was: what is stored already is not stored again.
+public struct Importer {
+    private let store: ChainStore
+    private let key: SigningKey
+    private let format: FormatPlugin
+    private let payloadType: String
+    private let clock: @Sendable () -> Int64
+    private let onStored: @Sendable (Block) -> Void
+
+    /// How far an import is.
+    public struct Progress: Sendable {
+        /// The part that was finished last.
+        public var part = ""
+        /// Parts that are stored, and how many there will be.
+        public var parts = 0
+        /// All parts of the model.
+        public var allParts = 0
+        /// Bytes of weights read so far.
+        public var bytes = 0
+    }
+
+    /// What an import came to.
+    public struct Result: Sendable {
+        /// The meta block: the model's identity.
+        public let model: Digest
+        /// Blocks that were written, version block included; 0 if the model was here already.
+        public let blocks: Int
+        /// Bytes of new payloads.
+        public let payloadBytes: Int
+    }
+
+    /// An importer that signs with `key` and writes payloads with `format`.
+    ///
+    /// - Parameters:
+    ///   - clock: UTC milliseconds.
+    ///   - onStored: told of each block when it is durable.
+    public init(
+        store: ChainStore, key: SigningKey, format: FormatPlugin, payloadType: String,
+        clock: @escaping @Sendable () -> Int64,
+        onStored: @escaping @Sendable (Block) -> Void = { _ in }
+    ) {
+        self.store = store
+        self.key = key
+        self.format = format
+        self.payloadType = payloadType
+        self.clock = clock
+        self.onStored = onStored
+    }
+
+    /// Imports a checkpoint.
+    ///
+    /// - Parameters:
+    ///   - quantisation: "int8" for per-row int8 of all matrices but routers, or "" to keep dtypes.
+    ///   - onProgress: called after each part; throws to stop.
+    /// - Throws: ``ModelError`` for a checkpoint that is not whole, ``KernelError`` if something cannot be stored; what
+    ///   was acknowledged stays and the import can be run again.
+    public func run(
+        _ checkpoint: any Checkpoint, name: String, quantisation: String,
+        onProgress: (Progress) throws -> Void
+    ) throws -> Result {
+        // Shapes and dtypes of everything are checked before the first block is written.
+        let layouts = checkpoint.config.parts
+        let tensors = try layouts.map { try checkpoint.tensors(of: $0) }
+        let document = MetaDocument(
+            name: name, config: checkpoint.config, tokenizer: checkpoint.tokenizer,
+            sources: checkpoint.sources,
+            payloadType: payloadType, quantisation: quantisation)
+        _ = try Tokenizer(checkpoint.tokenizer)
+        let (meta, isNew) = try metaBlock(document)
+        var written = isNew ? 1 : 0
+        var payloadBytes = 0
+        let known = try ModelCatalog(store).model(meta)
+        if known.isComplete { return Result(model: meta.hash, blocks: 0, payloadBytes: 0) }
+        var progress = Progress(allParts: layouts.count)
+        var blocks: [String: Digest] = known.parts
+        for (layout, sources) in zip(layouts, tensors) {
+            if blocks[layout.name] == nil {
+                let (block, size) = try store(
+                    layout, sources, meta: meta, quantisation: quantisation)
+                blocks[layout.name] = block.hash
+                written += 1
+                payloadBytes += size
+            }
+            progress.part = layout.name
+            progress.parts += 1
+            progress.bytes += sources.reduce(0) {
+                $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
+            }
+            try onProgress(progress)
+        }
+        let version = VersionDocument(model: meta.hash, parts: blocks, parent: nil, verdict: nil)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        _ = try appendDocument(
+            "version", Array(encoder.encode(version)), dependsOn: [meta.hash],
+            metadata: ["model": .string(name)])
+        return Result(model: meta.hash, blocks: written + 1, payloadBytes: payloadBytes)
+    }
+
+    /// The meta block of this very document, or a new one.
+    private func metaBlock(_ document: MetaDocument) throws -> (Block, isNew: Bool) {
+        let bytes = try document.encoded()
+        let hash = SHA256.hash(bytes)
+        for block in try store.blocks(.type(chain: "A", "meta")) {
+            if block.header.payloadHash == hash { return (block, false) }
+            guard block.header.metadata["model"]?.string == document.name else { continue }
+            throw ModelError(
+                "this home has another model named \"\(document.name)\" (\(block.hash.description.prefix(12)))",
+                hint: "give this one another name with --name")
+        }
+        return (
+            try appendDocument(
+                "meta", bytes, dependsOn: [], metadata: ["model": .string(document.name)]), true
+        )
+    }
+
+    private func appendDocument(
+        _ type: String, _ bytes: [UInt8], dependsOn: [Digest], metadata: [String: JSONValue]
+    ) throws -> Block {
+        let writer = try store.payloads.makeWriter()
+        try writer.write(bytes)
+        let payload = try writer.finish()
+        let place = store.next(on: "A")
+        var header = BlockHeader(
+            chainID: "A", blockType: type, index: place.index, previous: place.previous,
+            timestamp: clock())
+        header.dependsOn = dependsOn
+        header.metadata = metadata
+        payload.describe(in: &header, type: "json")
+        let block = try Block(signing: header, with: key)
+        try store.append([block])
+        onStored(block)
+        return block
+    }
+
+    private func store(
+        _ layout: PartLayout, _ tensors: [CheckpointTensor], meta: Block, quantisation: String
+    ) throws -> (Block, Int) {
+        let sink = try WriterSink(store.payloads.makeWriter())
+        // Routers decide by small differences: they keep their dtype.
+        let isQuantised = quantisation == "int8" && !layout.name.hasSuffix(".router")
+        let encoded = try encode(
+            tensors, options: isQuantised ? #"{"quantise":"int8"}"# : "{}", into: sink)
+        let payload = try sink.writer.finish(
+            leafHashesAt: encoded.leaf_hashes_offset == 0 ? nil : encoded.leaf_hashes_offset)
+        guard payload.layout.covered == encoded.covered,
+            payload.layout.leafSize == encoded.leaf_size
+        else {
+            throw KernelError(
+                .plugin,
+                "plugin \(format.plugin.manifest.name) says that leaves cover \(encoded.covered) bytes, it wrote \(payload.layout.covered)"
+            )
+        }
+        var header = BlockHeader(
+            chainID: "B", blockType: "parameters", index: 0, previous: store.genesis,
+            timestamp: clock())
+        header.dependsOn = [meta.hash]
+        header.expertName = layout.name
+        header.layerID = Int64(max(0, layout.layer))
+        header.version = "1.0.0"
+        payload.describe(in: &header, type: payloadType)
+        let block = try Block(signing: header, with: key)
+        try store.append([block])
+        onStored(block)
+        return (block, Int(payload.size))
+    }
+
+    /// Hands all tensors to the plugin at once: their bytes are borrowed one inside the other's closure.
+    private func encode(
+        _ tensors: [CheckpointTensor], options: String, into sink: WriterSink
+    ) throws -> blyan_encoded {
+        var result: blyan_encoded?
+        func lend(_ index: Int, _ sources: [FormatPlugin.Source]) throws {
+            guard index < tensors.count else {
+                result = try format.encode(sources, options: options, into: sink)
+                return
+            }
+            let tensor = tensors[index]
+            try unsafe tensor.withBytes { bytes in
+                let source = unsafe FormatPlugin.Source(
+                    name: tensor.name, dtype: tensor.dtype, rows: tensor.rows,
+                    columns: tensor.columns, data: bytes,
+                    scales: UnsafeRawBufferPointer(start: nil, count: 0))
+                try lend(index + 1, sources + [source])
+            }
+        }
+        try lend(0, [])
+        guard let result else { throw ModelError("the checkpoint did not lend its tensors") }
+        return result
+    }
+}
+
+/// A payload writer as the sink of a format plugin.
+private final class WriterSink: PayloadSink {
+    let writer: PayloadWriter
+
+    init(_ writer: PayloadWriter) { self.writer = writer }
+
+    func write(_ bytes: UnsafeRawBufferPointer) throws(KernelError) {
+        try unsafe writer.write(bytes)
+    }
+
+    func leafHashes(leafSize: UInt64) throws(KernelError) -> (hashes: [Digest], root: Digest) {
+        guard leafSize == UInt64(writer.leafSize) else {
+            throw KernelError(
+                .plugin,
+                "leaves of \(leafSize) bytes, this node hashes leaves of \(writer.leafSize)")
+        }
+        let leaves = writer.closeLeaves()
+        return (leaves, Merkle.root(leaves))
+    }
+}

@@ -1,0 +1,114 @@
+public import BlyanKernel
+internal import BlyanYAML
+internal import Foundation
+
+/// What this node runs and how it serves: the operator's one file, `node.yaml`.
+///
+/// Valid by `node.schema.json`; the schema's descriptions are the reference for every key. A plugin that is not
+/// listed is not loaded.
+public struct NodeManifest: Sendable {
+    /// When payload bytes are checked against their signed root while serving.
+    public enum Verify: Sendable, Equatable {
+        /// On every read.
+        case always
+        /// Each leaf once per process.
+        case touch
+        /// As ``touch``, and across processes for so many seconds while the file does not change.
+        case remember(seconds: Int)
+    }
+
+    /// The file that was read.
+    public let path: String
+    /// Names of the formats to load; imports write the first one.
+    public let formats: [String]
+    /// Name of the router, or nil: then models with experts are not served.
+    public let router: String?
+    /// Folder of the plugin manifests.
+    public let pluginFolder: String
+    /// Folders searched for libraries after the manifest's own.
+    public let libraryFolders: [String]
+    /// When payload bytes are checked.
+    public let verify: Verify
+    /// Share of one core for the background scrub, in percent; 0 = none.
+    public let scrubPercent: Int
+    /// Bytes of experts kept mapped.
+    public let cacheBudget: Int
+    /// Compute threads; 0 = one per core.
+    public let threads: Int
+    private let formatsLine: Int
+
+    /// Reads and checks a manifest.
+    ///
+    /// Relative folders count from the file.
+    ///
+    /// - Throws: ``KernelError/Code/config`` with file, line, column, and the nearest right spelling;
+    ///   ``KernelError/Code/io`` if the file cannot be read.
+    public init(path: String) throws(KernelError) {
+        let text = try TextFile.read(path)
+        let root = try KernelError.reading { () throws(YAMLError) in
+            let root = try YAMLReader.read(text, file: path)
+            try JSONSchema(Self.schema, name: "node.schema.json").check(root, file: path)
+            return root
+        }
+        self.path = path
+        formats = root["formats"]?.strings ?? []
+        formatsLine = root["formats"]?.line ?? 1
+        router = root["router"]?.string
+        pluginFolder = TextFile.join(path, root["plugins"]?.string ?? "plugins")
+        libraryFolders = (root["libraries"]?.strings ?? []).map { TextFile.join(path, $0) }
+        scrubPercent = root["scrub_cpu_percent"]?.integer ?? 5
+        threads = root["threads"]?.integer ?? 0
+        switch root["verify"]?.string {
+        case "always": verify = .always
+        case "remember": verify = .remember(seconds: root["remember_seconds"]?.integer ?? 86_400)
+        default: verify = .touch
+        }
+        let budget = root["cache_budget"]
+        guard let bytes = ByteCount.parse(budget?.string ?? "1GiB") else {
+            let refusal = (budget ?? root).error("the cache budget does not fit 63 bits", in: path)
+            throw KernelError(.config, refusal.message)
+        }
+        cacheBudget = bytes
+    }
+
+    /// Names of all plugins to load, in order.
+    public var plugins: [String] { formats + (router.map { [$0] } ?? []) }
+
+    /// The manifest file of a plugin.
+    public func manifestPath(of plugin: String) -> String { "\(pluginFolder)/\(plugin).yaml" }
+
+    /// The error for a payload type that no enabled plugin reads; it names the manifest line to add.
+    public func notEnabled(payloadType: String) -> KernelError {
+        let files = (try? FileManager.default.contentsOfDirectory(atPath: pluginFolder)) ?? []
+        let owner = files.sorted().lazy.filter { $0.hasSuffix(".yaml") }
+            .compactMap { try? PluginManifest(path: "\(pluginFolder)/\($0)") }
+            .first { $0.payloadTypes.contains(payloadType) }
+        let message = "payload type \"\(payloadType)\" is not enabled on this node"
+        guard let owner else {
+            return KernelError(
+                .plugin, message,
+                hint: "no manifest in \(pluginFolder) reads it; install its plugin")
+        }
+        return KernelError(
+            .plugin, "\(message); plugin \(owner.name) reads it",
+            hint: "add \"- \(owner.name)\" under \"formats:\" in \(path), line \(formatsLine)")
+    }
+
+    /// The JSON Schema of node manifests, for editors.
+    public static var schema: String {
+        String(decoding: PackageResources.node_schema_json, as: UTF8.self)
+    }
+}
+
+/// Sizes as people write them.
+public enum ByteCount {
+    /// The bytes in text such as `512MiB`, or nil if it is not one or does not fit.
+    public static func parse(_ text: String) -> Int? {
+        let digits = text.prefix { $0.isASCII && $0.isNumber }
+        let shifts = ["B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40]
+        guard let number = Int(digits), let shift = shifts[String(text.dropFirst(digits.count))]
+        else { return nil }
+        let (bytes, overflow) = number.multipliedReportingOverflow(by: 1 << shift)
+        return overflow ? nil : bytes
+    }
+}

@@ -1,0 +1,116 @@
+public import BlyanKernel
+internal import Synchronization
+
+/// The plugins of one node manifest: what a request pins when it starts and keeps to its end.
+///
+/// Each plugin is loaded when it is first needed, so that a plugin that is gone costs what needs it and no more.
+/// Any thread.
+public final class PluginSet: Sendable {
+    /// Counts from 1 with every swap.
+    public let generation: Int
+    /// The manifest that says which plugins are enabled.
+    public let node: NodeManifest
+    private let host: PluginHost
+    private let loaded = Mutex<[String: Result<LoadedPlugin, KernelError>]>([:])
+
+    /// The first generation; nothing is loaded yet.
+    public convenience init(_ node: NodeManifest, host: PluginHost) {
+        self.init(node, host: host, generation: 1)
+    }
+
+    private init(_ node: NodeManifest, host: PluginHost, generation: Int) {
+        self.node = node
+        self.host = host
+        self.generation = generation
+    }
+
+    /// The next generation, by a manifest that may have changed: every plugin is loaded and checked first.
+    ///
+    /// - Throws: as ``plugin(_:)``; this generation serves on.
+    public func next(_ node: NodeManifest) throws(KernelError) -> PluginSet {
+        let next = PluginSet(node, host: host, generation: generation + 1)
+        for name in node.formats { _ = try next.typed(name, .format, FormatPlugin.init) }
+        if node.router != nil { _ = try next.router() }
+        return next
+    }
+
+    /// An enabled plugin by name, loaded once; a failure is remembered too.
+    ///
+    /// - Throws: ``KernelError`` naming the plugin, what is wrong and what mends it.
+    public func plugin(_ name: String) throws(KernelError) -> LoadedPlugin {
+        guard node.plugins.contains(name) else {
+            throw KernelError(
+                .plugin, "plugin \"\(name)\" is not enabled on this node",
+                hint: "list it in \(node.path)")
+        }
+        let result = loaded.withLock { loaded in
+            if let known = loaded[name] { return known }
+            let result = Result { () throws(KernelError) in
+                try host.load(manifest(of: name), libraryFolders: node.libraryFolders)
+            }
+            loaded[name] = result
+            return result
+        }
+        return try result.get()
+    }
+
+    /// The format that reads a payload type.
+    ///
+    /// - Throws: as ``plugin(_:)``, or the plugin to enable and the manifest line to add.
+    public func format(for payloadType: String) throws(KernelError) -> FormatPlugin {
+        for name in node.formats {
+            guard let manifest = try? manifest(of: name),
+                manifest.payloadTypes.contains(payloadType)
+            else { continue }
+            return try typed(name, .format, FormatPlugin.init)
+        }
+        throw node.notEnabled(payloadType: payloadType)
+    }
+
+    /// The first format that reads foreign files with an extension (without the dot), or nil.
+    ///
+    /// - Throws: as ``plugin(_:)``.
+    public func format(forFileExtension suffix: String) throws(KernelError) -> FormatPlugin? {
+        for name in node.formats {
+            guard let manifest = try? manifest(of: name), manifest.fileExtensions.contains(suffix)
+            else { continue }
+            return try typed(name, .format, FormatPlugin.init)
+        }
+        return nil
+    }
+
+    /// The router that requests get.
+    ///
+    /// - Throws: as ``plugin(_:)``, or that none is enabled.
+    public func router() throws(KernelError) -> RouterPlugin {
+        guard let name = node.router else {
+            throw KernelError(
+                .plugin, "no router is enabled on this node, and the model has experts",
+                hint: "add \"router: topk\" to \(node.path)")
+        }
+        return try typed(name, .router, RouterPlugin.init)
+    }
+
+    private func typed<Typed>(
+        _ name: String, _ kind: PluginManifest.Kind,
+        _ wrap: (LoadedPlugin) throws(KernelError) -> Typed
+    ) throws(KernelError) -> Typed {
+        let plugin = try plugin(name)
+        guard plugin.manifest.kind == kind else {
+            throw KernelError(
+                .config,
+                "\(plugin.manifest.path) declares the \(plugin.manifest.kind.rawValue) \"\(name)\", "
+                    + "\(node.path) lists it as \(kind.rawValue)")
+        }
+        return try wrap(plugin)
+    }
+
+    private func manifest(of name: String) throws(KernelError) -> PluginManifest {
+        let manifest = try PluginManifest(path: node.manifestPath(of: name))
+        guard manifest.name == name else {
+            throw KernelError(
+                .config, "\(manifest.path) declares \"\(manifest.name)\", expected \"\(name)\"")
+        }
+        return manifest
+    }
+}

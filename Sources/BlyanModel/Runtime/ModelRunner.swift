@@ -1,0 +1,161 @@
+internal import Foundation
+
+/// Runs one model: evaluates text and generates tokens.
+///
+/// Thread-safe: requests take turns step by step.
+public final class ModelRunner: Sendable {
+    /// The model's arithmetic.
+    public let config: ModelConfig
+    private let decoder: Decoder
+    private let openRouter: @Sendable () throws -> (any RequestRouter)?
+
+    /// Tokens that are run at once when a prompt is read.
+    private static let chunk = 512
+    /// The same when logits of every row are wanted: they are vocabulary times rows.
+    private static let scoredChunk = 64
+
+    package init(
+        config: ModelConfig, parts: any PartSource, threads: Int,
+        openRouter: @escaping @Sendable () throws -> (any RequestRouter)?,
+        onUse: @escaping @Sendable ([String: Int]) -> Void = { _ in }
+    ) throws {
+        self.config = config
+        self.openRouter = openRouter
+        decoder = try Decoder(config: config, parts: parts, threads: threads, onUse: onUse)
+    }
+
+    /// Threads that a step's work is shared by.
+    public var threads: Int { decoder.pool.threads }
+
+    /// Begins a request with room for `capacity` tokens.
+    ///
+    /// - Throws: If memory cannot be reserved or the router refuses the model.
+    public func makeSession(capacity: Int) throws -> Session {
+        let routed = config.layers.contains { $0.expertCount > 0 }
+        return try decoder.makeSession(
+            capacity: max(1, capacity), router: routed ? openRouter() : nil)
+    }
+
+    /// What a model makes of a text: the reference that other implementations are compared with.
+    public struct Evaluation: Codable, Sendable {
+        /// The text's tokens.
+        public let tokenIDs: [Int]
+        /// Mean negative log likelihood of tokens from 1 on given those before, in nats.
+        ///
+        /// Nil for a single token.
+        public let meanNLL: Double?
+        /// All logits at the last position.
+        public let lastLogits: [Float]
+        /// The tokens that greedy decoding adds.
+        public let greedy: [Int]
+
+        private enum CodingKeys: String, CodingKey {
+            case tokenIDs = "token_ids"
+            case meanNLL = "mean_nll"
+            case lastLogits = "last_logits"
+            case greedy
+        }
+    }
+
+    /// Scores tokens and continues them greedily by exactly `greedy` tokens, past any end token.
+    ///
+    /// - Throws: ``ModelError`` for no tokens or an unknown one; ``KernelError`` if weights are damaged.
+    public func evaluate(_ tokens: [Int], greedy: Int) throws -> Evaluation {
+        guard !tokens.isEmpty else {
+            throw ModelError("there is nothing to evaluate: the text has no tokens")
+        }
+        guard greedy >= 0 else { throw ModelError("--greedy is \(greedy), expected 0 or more") }
+        let session = try makeSession(capacity: tokens.count + greedy)
+        let width = config.vocabularySize
+        var loss = 0.0
+        var logits: [Float] = []
+        for start in stride(from: 0, to: tokens.count, by: Self.scoredChunk) {
+            let chunk = Array(tokens[start..<min(tokens.count, start + Self.scoredChunk)])
+            let rows = try decoder.step(session, chunk, wanted: .all)
+            for row in chunk.indices where start + row + 1 < tokens.count {
+                let next = tokens[start + row + 1]
+                guard next >= 0, next < width else {
+                    throw ModelError("token id \(next) is not below \(width)")
+                }
+                loss += Self.negativeLogLikelihood(rows[row * width..<(row + 1) * width], of: next)
+            }
+            logits = Array(rows[(chunk.count - 1) * width..<chunk.count * width])
+        }
+        let last = logits
+        var continued: [Int] = []
+        while continued.count < greedy {
+            let token = Sampler.greedy(logits)
+            continued.append(token)
+            guard continued.count < greedy else { break }
+            logits = try decoder.step(session, [token], wanted: .last)
+        }
+        return Evaluation(
+            tokenIDs: tokens, meanNLL: tokens.count > 1 ? loss / Double(tokens.count - 1) : nil,
+            lastLogits: last, greedy: continued)
+    }
+
+    private static func negativeLogLikelihood(_ logits: ArraySlice<Float>, of token: Int) -> Double
+    {
+        let largest = logits.max() ?? 0
+        let total = logits.reduce(0.0) { $0 + exp(Double($1 - largest)) }
+        return log(total) - Double(logits[logits.startIndex + token] - largest)
+    }
+
+    /// How a generation went.
+    public struct Statistics: Sendable {
+        /// Tokens of the prompt, and seconds until its last one was run.
+        public var promptTokens = 0
+        /// Seconds from the start to the prompt's last token.
+        public var promptSeconds = 0.0
+        /// Tokens made.
+        public var tokens = 0
+        /// Seconds that they took.
+        public var seconds = 0.0
+    }
+
+    /// Reads `prompt` and makes tokens until `limit`, an end token, or `onToken` answers false.
+    ///
+    /// - Parameters:
+    ///   - ends: tokens that end the answer; they are run but not handed out.
+    ///   - onToken: called with each token as it is made, on the calling thread.
+    /// - Throws: ``ModelError`` if the context is full or logits are not finite; ``KernelError`` if weights are
+    ///   damaged; what `onToken` throws.
+    public func generate(
+        _ session: Session, prompt: [Int], sampler: inout Sampler, limit: Int, ends: Set<Int>,
+        onToken: (Int) throws -> Bool
+    ) throws -> Statistics {
+        guard !prompt.isEmpty else { throw ModelError("the prompt has no tokens") }
+        var statistics = Statistics(promptTokens: prompt.count)
+        let clock = ContinuousClock()
+        let start = clock.now
+        var logits: [Float] = []
+        for first in stride(from: 0, to: prompt.count, by: Self.chunk) {
+            let chunk = Array(prompt[first..<min(prompt.count, first + Self.chunk)])
+            let last = first + chunk.count == prompt.count
+            logits = try decoder.step(session, chunk, wanted: last ? .last : .none)
+        }
+        let ready = clock.now
+        statistics.promptSeconds = (ready - start).seconds
+        while statistics.tokens < limit {
+            guard logits.allSatisfy(\.isFinite) else {
+                throw ModelError(
+                    "the model's logits are not finite at position \(session.position)")
+            }
+            let token = sampler.next(logits)
+            if ends.contains(token) { break }
+            statistics.tokens += 1
+            let goesOn = try onToken(token)
+            guard goesOn, statistics.tokens < limit else { break }
+            logits = try decoder.step(session, [token], wanted: .last)
+        }
+        statistics.seconds = (clock.now - ready).seconds
+        return statistics
+    }
+}
+
+extension Duration {
+    /// The duration in seconds.
+    package var seconds: Double {
+        Double(components.seconds) + Double(components.attoseconds) * 1e-18
+    }
+}

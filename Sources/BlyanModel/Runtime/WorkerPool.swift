@@ -1,0 +1,41 @@
+internal import CBlyanMath
+
+// Safe: the C pool is owned by this object and freed in deinit.
+// Unchecked: `run` is called by one step at a time, which the decoder's lock ensures.
+/// The threads that share a step's work.
+@safe final class WorkerPool: @unchecked Sendable {
+    private let pool: OpaquePointer
+    /// Threads, the caller included.
+    let threads: Int
+
+    /// A pool of `threads` (at least 1).
+    init(threads: Int) throws {
+        let wanted = UInt32(clamping: max(1, threads))
+        guard let pool = unsafe blyan_pool_new(wanted) else {
+            throw ModelError("cannot start \(wanted) worker threads")
+        }
+        unsafe self.pool = pool
+        self.threads = Int(wanted)
+    }
+
+    deinit { unsafe blyan_pool_free(pool) }
+
+    /// Calls `body(task)` once for each task below `tasks`, on several threads at once; returns when all are done.
+    func run(_ tasks: Int, _ body: (Int) -> Void) {
+        guard tasks > 1, threads > 1 else {
+            for task in 0..<tasks { body(task) }
+            return
+        }
+        withoutActuallyEscaping(body) { escaping in
+            var work = escaping
+            unsafe withUnsafeMutablePointer(to: &work) { pointer in
+                unsafe blyan_pool_run(
+                    pool, UInt32(clamping: tasks),
+                    { context, task in
+                        let work = unsafe context?.assumingMemoryBound(to: ((Int) -> Void).self)
+                        unsafe work?.pointee(Int(task))
+                    }, pointer)
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+internal import Foundation
+
+extension TokenizerDocument {
+    /// Reads the `tokenizer.json` of a Hugging Face directory, and end tokens and chat template from the files beside it.
+    ///
+    /// - Throws: ``ModelError`` naming every component that changes the result and that this build does not have.
+    package init(huggingFace directory: String) throws(ModelError) {
+        let path = "\(directory)/tokenizer.json"
+        guard FileManager.default.fileExists(atPath: path) else {
+            throw ModelError(
+                "\(directory) has no tokenizer.json",
+                hint: "save the tokenizer in its fast form, tokenizer.json")
+        }
+        let source = TokenizerSource(path: path, json: try JSONDocument(file: path))
+        self = try source.document()
+        try addNeighbours(directory)
+    }
+
+    /// End tokens from `generation_config.json` or `config.json`, the chat template from `tokenizer_config.json`.
+    private mutating func addNeighbours(_ directory: String) throws(ModelError) {
+        func read(_ name: String) throws(ModelError) -> JSONDocument? {
+            let path = "\(directory)/\(name)"
+            return FileManager.default.fileExists(atPath: path) ? try JSONDocument(file: path) : nil
+        }
+        for name in ["generation_config.json", "config.json"] {
+            guard let ends = try read(name)?["eos_token_id"], !ends.isNull else { continue }
+            endTokens = (ends.array ?? [ends]).compactMap(\.int)
+            break
+        }
+        let settings = try read("tokenizer_config.json")
+        if let name = settings?["eos_token"]?.string ?? settings?["eos_token"]?["content"]?.string,
+            let id = pieces.firstIndex(of: name), !endTokens.contains(id)
+        {
+            endTokens.append(id)
+        }
+        var jinja = settings?["chat_template"]?.string
+        let file = "\(directory)/chat_template.jinja"
+        if jinja == nil, let data = FileManager.default.contents(atPath: file) {
+            jinja = String(decoding: data, as: UTF8.self)
+        }
+        setChat(jinja: jinja)
+    }
+}
+
+/// A `tokenizer.json` on its way to a document.
+private struct TokenizerSource {
+    typealias Key = JSONDocument.Key
+
+    let path: String
+    let json: JSONDocument
+
+    private func unknown(_ component: String, _ value: JSONDocument?) -> ModelError {
+        ModelError(
+            "\(path): \(component) \(value?.summary ?? "") is not one that this build computes")
+    }
+
+    func document() throws(ModelError) -> TokenizerDocument {
+        guard let model = json["model"], let vocabulary = model["vocab"]?.members else {
+            throw ModelError("\(path) has no model with a vocab")
+        }
+        guard (model["type"]?.string ?? "BPE") == "BPE" else {
+            throw unknown("model type", model["type"])
+        }
+        for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
+            guard let value = model[key], !value.isNull, value.string != "", value.double != 0
+            else { continue }
+            throw unknown("model.\(key)", value)
+        }
+        var document = TokenizerDocument(kind: .piecesBPE, pieces: try pieces(vocabulary))
+        document.merges = try merges(model["merges"])
+        document.ignoresMerges = model["ignore_merges"]?.bool ?? false
+        document.fusesUnknown = model["fuse_unk"]?.bool ?? false
+        document.fallsBackOnBytes = model["byte_fallback"]?.bool ?? false
+        if let name = model["unk_token"]?.string {
+            guard let id = vocabulary[Key(text: name)]?.int else {
+                throw unknown("unk_token", model["unk_token"])
+            }
+            document.unknown = id
+        }
+        try readNormalizer(json["normalizer"], &document)
+        try readPreTokenizer(json["pre_tokenizer"], &document)
+        if document.steps.contains(.bytes) {
+            document.kind = .byteLevelBPE
+            guard !document.fallsBackOnBytes else {
+                throw ModelError(
+                    "\(path): byte_fallback together with ByteLevel is not one that this build computes"
+                )
+            }
+        }
+        try readDecoder(json["decoder"], &document)
+        try readAdded(&document, vocabulary)
+        try readPostProcessor(json["post_processor"], &document)
+        return document
+    }
+
+    private func pieces(_ vocabulary: [Key: JSONDocument]) throws(ModelError) -> [String] {
+        var entries: [(Int, String)] = []
+        var seen: [Int: String] = [:]
+        for (key, value) in vocabulary {
+            guard let id = value.int, id >= 0, id < 1 << 24 else {
+                throw unknown("vocabulary id of \"\(key.text)\":", value)
+            }
+            entries.append((id, key.text))
+        }
+        for token in json["added_tokens"]?.array ?? [] {
+            guard let id = token["id"]?.int, id >= 0, id < 1 << 24,
+                let text = token["content"]?.string,
+                vocabulary[Key(text: text)].map({ $0.int == id }) ?? true
+            else { throw unknown("added token", token) }
+            entries.append((id, text))
+        }
+        var pieces = [String](repeating: "", count: (entries.map(\.0).max() ?? -1) + 1)
+        for (id, piece) in entries {
+            if let other = seen.updateValue(piece, forKey: id), Key(text: other) != Key(text: piece)
+            {
+                throw ModelError("\(path): id \(id) stands for \"\(other)\" and \"\(piece)\"")
+            }
+            pieces[id] = piece
+        }
+        return pieces
+    }
+
+    private func merges(_ value: JSONDocument?) throws(ModelError) -> [String] {
+        guard let items = value?.array else { throw ModelError("\(path) has no model.merges") }
+        var merges: [String] = []
+        merges.reserveCapacity(items.count)
+        for item in items {
+            if let text = item.string {
+                merges.append(text)
+            } else if let pair = item.array, pair.count == 2, let left = pair[0].string,
+                let right = pair[1].string, !left.utf8.contains(32), !right.utf8.contains(32)
+            {
+                merges.append("\(left) \(right)")
+            } else {
+                throw unknown("merge", item)
+            }
+        }
+        return merges
+    }
+
+    private func steps(_ value: JSONDocument?, _ list: String) -> [JSONDocument] {
+        guard let value, !value.isNull else { return [] }
+        return value["type"]?.string == "Sequence" ? value[list]?.array ?? [] : [value]
+    }
+
+    private func readNormalizer(_ value: JSONDocument?, _ document: inout TokenizerDocument)
+        throws(ModelError)
+    {
+        for step in steps(value, "normalizers") {
+            switch step["type"]?.string {
+            case "NFC": document.normalizers.append(.formC)
+            case "Prepend":
+                guard let text = step["prepend"]?.string else { throw unknown("Prepend", step) }
+                document.normalizers.append(.prepend(text))
+            case "Replace":
+                guard let old = step["pattern"]?["String"]?.string, !old.isEmpty,
+                    let new = step["content"]?.string
+                else { throw unknown("Replace pattern", step["pattern"]) }
+                document.normalizers.append(.replace(old, with: new))
+            default: throw unknown("normalizer", step["type"] ?? step)
+            }
+        }
+    }
+
+    private func readPreTokenizer(_ value: JSONDocument?, _ document: inout TokenizerDocument)
+        throws(ModelError)
+    {
+        for step in steps(value, "pretokenizers") {
+            switch step["type"]?.string {
+            case "ByteLevel":
+                guard !document.steps.contains(.bytes) else {
+                    throw unknown("second", step["type"])
+                }
+                if step["add_prefix_space"]?.bool ?? true { document.steps.append(.space) }
+                if step["use_regex"]?.bool ?? true {
+                    document.steps.append(.split(TokenizerDocument.gpt2Pattern))
+                }
+                document.steps.append(.bytes)
+            case "Digits":
+                let isSingle = step["individual_digits"]?.bool ?? false
+                document.steps.append(.split(isSingle ? #"\p{N}"# : #"\p{N}+"#))
+            case "Punctuation":
+                // ASCII punctuation, symbols among it, and every punctuation of Unicode.
+                let mark = #"[\p{P}$+<=>^`|~]"#
+                switch step["behavior"]?.string ?? "Isolated" {
+                case "Isolated": document.steps.append(.split(mark))
+                case "Contiguous": document.steps.append(.split(mark + "+"))
+                default: throw unknown("Punctuation behavior", step["behavior"])
+                }
+            case "Split": document.steps.append(.split(try splitPattern(step)))
+            case "Metaspace":
+                guard (step["replacement"]?.string ?? "▁") == "▁" else {
+                    throw unknown("Metaspace replacement", step["replacement"])
+                }
+                document.steps.append(.metaspace(try prefix(step)))
+                if step["split"]?.bool ?? true { document.steps.append(.split("▁[^▁]*")) }
+            default: throw unknown("pre-tokenizer", step["type"] ?? step)
+            }
+        }
+    }
+
+    private func splitPattern(_ step: JSONDocument) throws(ModelError) -> String {
+        guard step["behavior"]?.string == "Isolated" else {
+            throw unknown("Split behavior", step["behavior"])
+        }
+        guard step["invert"]?.bool != true else { throw unknown("Split invert", step["invert"]) }
+        if let pattern = step["pattern"]?["Regex"]?.string { return pattern }
+        guard let text = step["pattern"]?["String"]?.string, !text.isEmpty else {
+            throw unknown("Split pattern", step["pattern"])
+        }
+        return text.unicodeScalars.map { scalar in
+            let isPlain =
+                !scalar.isASCII || scalar == " " || scalar.properties.isAlphabetic
+                || scalar.properties.numericType != nil || scalar.value < 32
+            return isPlain ? String(scalar) : "\\\(scalar)"
+        }.joined()
+    }
+
+    private func prefix(_ metaspace: JSONDocument) throws(ModelError) -> TokenizerDocument.Prefix {
+        guard let name = metaspace["prepend_scheme"]?.string else {
+            return metaspace["add_prefix_space"]?.bool == false ? .never : .always
+        }
+        guard let scheme = TokenizerDocument.Prefix(rawValue: name) else {
+            throw unknown("Metaspace prepend_scheme", metaspace["prepend_scheme"])
+        }
+        return scheme
+    }
+
+    private func readDecoder(_ value: JSONDocument?, _ document: inout TokenizerDocument)
+        throws(ModelError)
+    {
+        for step in steps(value, "decoders") {
+            switch step["type"]?.string {
+            case "ByteLevel" where document.kind == .byteLevelBPE: continue
+            case "Metaspace" where document.kind == .piecesBPE:
+                document.firstSpace = try prefix(step) == .never ? .kept : .droppedFromToken
+            case "Replace"
+            where document.kind == .piecesBPE && step["pattern"]?["String"]?.string == "▁"
+                && step["content"]?.string == " ":
+                continue
+            case "ByteFallback" where document.kind == .piecesBPE: continue
+            case "Fuse": continue
+            case "Strip"
+            where step["content"]?.string == " " && step["start"]?.int == 1
+                && step["stop"]?.int == 0:
+                document.firstSpace = .dropped
+            default: throw unknown("decoder", step["type"] ?? step)
+            }
+        }
+    }
+
+    private func readAdded(
+        _ document: inout TokenizerDocument, _ vocabulary: [Key: JSONDocument]
+    ) throws(ModelError) {
+        for token in json["added_tokens"]?.array ?? [] {
+            guard let id = token["id"]?.int, let text = token["content"]?.string else {
+                throw unknown("added token", token)
+            }
+            let isSpecial = token["special"]?.bool ?? false
+            document.added.append(
+                TokenizerDocument.Added(
+                    id: id, text: text, special: isSpecial,
+                    stripsLeft: token["lstrip"]?.bool ?? false,
+                    stripsRight: token["rstrip"]?.bool ?? false,
+                    singleWord: token["single_word"]?.bool ?? false,
+                    normalised: token["normalized"]?.bool ?? !isSpecial,
+                    isPiece: vocabulary[Key(text: text)] != nil))
+        }
+    }
+
+    private func readPostProcessor(_ value: JSONDocument?, _ document: inout TokenizerDocument)
+        throws(ModelError)
+    {
+        for step in steps(value, "processors") {
+            switch step["type"]?.string {
+            case "ByteLevel": continue
+            case "TemplateProcessing":
+                var isBefore = true
+                for item in step["single"]?.array ?? [] {
+                    if item["Sequence"] != nil {
+                        isBefore = false
+                    } else if let name = item["SpecialToken"]?["id"]?.string,
+                        let ids = step["special_tokens"]?[name]?["ids"]?.array?.compactMap(\.int)
+                    {
+                        if isBefore { document.prefix += ids } else { document.suffix += ids }
+                    } else {
+                        throw unknown("post-processor item", item)
+                    }
+                }
+            default: throw unknown("post-processor", step["type"] ?? step)
+            }
+        }
+    }
+}

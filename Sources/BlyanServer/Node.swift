@@ -1,0 +1,197 @@
+public import BlyanKernel
+public import BlyanModel
+public import Foundation
+internal import Synchronization
+
+// Unchecked: `lock` guards the mutable state.
+/// A held home: its chains, its plugins, its models, and the socket by which other commands reach it.
+///
+/// Any thread.
+public final class Node: @unchecked Sendable {
+    /// The home's folder.
+    public let home: URL
+    /// The plugins that serve new requests; a request keeps the ones that it began with.
+    public var plugins: PluginSet { lock.withLock { serving } }
+    /// The chains.
+    public let store: ChainStore
+    /// How services speak to one another.
+    public let messages = MessageRouter()
+    /// What experts did in this process.
+    public let usage = UsageCounter()
+    private let homeLock: HomeLock
+    private let threads: Int?
+    private let passphrase: @Sendable () throws -> [UInt8]
+    private let lock = NSLock()
+    private var serving: PluginSet
+    private let manifestPath: String
+    private var loaded: [String: LoadedModel] = [:]
+    private var key: SigningKey?
+
+    /// Takes a home and opens its chains; plugins are loaded when they are first needed.
+    ///
+    /// - Parameters:
+    ///   - manifest: another node manifest than `HOME/node.yaml`.
+    ///   - threads: compute threads instead of the manifest's.
+    ///   - passphrase: asked when something is to be signed.
+    ///   - rebuildIndex: drop the index and build it from the log.
+    ///   - log: gets lines for the operator.
+    /// - Throws: ``KernelError`` with code `notFound` if the folder is no home, `held` if another process holds it.
+    public init(
+        home: URL, manifest path: URL? = nil, rebuildIndex: Bool = false, threads: Int? = nil,
+        passphrase: @escaping @Sendable () throws -> [UInt8],
+        log: @escaping @Sendable (String) -> Void
+    ) throws(KernelError) {
+        guard FileManager.default.fileExists(atPath: home.appendingPathComponent("node.yaml").path)
+        else {
+            throw KernelError(
+                .notFound, "\(home.path) is not a home",
+                hint: "run `blyan init --home \(home.path)`")
+        }
+        self.home = home
+        homeLock = try HomeLock(home: home)
+        let manifest = try NodeManifest(
+            path: (path ?? home.appendingPathComponent("node.yaml")).path)
+        var remembered: RememberedFiles?
+        if case .remember(let seconds) = manifest.verify {
+            remembered = RememberedFiles(
+                path: home.appendingPathComponent("verified"), seconds: seconds)
+        }
+        store = try ChainStore(home: home, rebuild: rebuildIndex, remembered: remembered)
+        for repair in store.repairs { log("note: \(repair)") }
+        let host = unsafe PluginHost(services: Kernels.services) { level, plugin, message in
+            if level > 0 { log("\(plugin): \(message)") }
+        }
+        manifestPath = manifest.path
+        serving = PluginSet(manifest, host: host)
+        self.passphrase = passphrase
+        self.threads = threads
+        hasRebuiltIndex = rebuildIndex
+        usage.subscribe(to: messages)
+    }
+
+    /// The key that this node signs with.
+    ///
+    /// - Throws: ``KernelError`` with code `key`; what asking for the passphrase throws.
+    public func signingKey() throws -> SigningKey {
+        try lock.withLock {
+            if let key { return key }
+            let opened = try Keystore(home: home).unlock(passphrase: passphrase())
+            key = opened
+            return opened
+        }
+    }
+
+    /// Whether opening this home built its index from the log.
+    public let hasRebuiltIndex: Bool
+    /// The node manifest.
+    public var manifest: NodeManifest { plugins.node }
+
+    /// Reads the node manifest again and lets new requests have the plugins that it names now.
+    ///
+    /// All of them are loaded, checked and configured first; requests under way keep those they began with.
+    /// - Returns: The new generation.
+    /// - Throws: ``KernelError`` naming the plugin and what mends it; then nothing has changed.
+    public func reloadPlugins() throws(KernelError) -> PluginSet {
+        let next = try plugins.next(NodeManifest(path: manifestPath))
+        lock.withLock {
+            serving = next
+            loaded.removeAll()
+        }
+        return next
+    }
+
+    /// The models of this home.
+    public var catalog: ModelCatalog { ModelCatalog(store) }
+
+    /// A model that serves, loaded once.
+    ///
+    /// - Throws: ``ModelError`` if there is no such model or it is incomplete; ``KernelError``.
+    public func model(_ name: String?) throws -> LoadedModel {
+        let found = try catalog.model(named: name)
+        let plugins = plugins
+        let manifest = plugins.node
+        let key =
+            "\(plugins.generation) \(found.meta.hash) \(found.version?.hash.description ?? "")"
+        if let known = lock.withLock({ loaded[key] }) { return known }
+        let mode: VerifyMode =
+            switch manifest.verify {
+            case .always: .always
+            case .touch: .touch
+            case .remember: .remember
+            }
+        let wanted = threads ?? manifest.threads
+        let threads = wanted > 0 ? wanted : ProcessInfo.processInfo.activeProcessorCount
+        let messages = messages
+        let model = try LoadedModel(
+            found, store: store, mode: mode, budget: manifest.cacheBudget, threads: threads,
+            format: { [plugins] in try plugins.format(for: $0) },
+            router: { [plugins] in try plugins.router() },
+            onLoad: { messages.publish($0, to: .expertLoaded) },
+            onUse: { messages.publish($0, to: .expertsUsed) })
+        lock.withLock { loaded[key] = model }
+        return model
+    }
+
+    /// Gives the home back: waits for nothing, keeps what is durable.
+    public func close() { store.close() }
+}
+
+/// A block is durable.
+public struct BlockStored: Sendable {
+    /// The block.
+    public let block: Block
+
+    /// Makes a message.
+    public init(_ block: Block) { self.block = block }
+}
+
+extension Topic<BlockStored> {
+    /// A block is durable.
+    public static var blockStored: Self { Topic("block.stored") }
+}
+
+extension Topic<LoadedModel.ExpertLoaded> {
+    /// An expert was mapped.
+    public static var expertLoaded: Self { Topic("expert.loaded") }
+}
+
+extension Topic<LoadedModel.ExpertsUsed> {
+    /// Experts served a step.
+    public static var expertsUsed: Self { Topic("expert.used") }
+}
+
+/// How often experts were loaded and used since the process began, from the messages of the models.
+public final class UsageCounter: Sendable {
+    /// An expert's figures.
+    public struct Figures: Codable, Sendable, Equatable {
+        /// Times that it was mapped.
+        public var loads = 0
+        /// Tokens that it served.
+        public var tokens = 0
+
+        /// No use yet.
+        public init() {}
+    }
+
+    private let counts = Mutex<[String: Figures]>([:])
+
+    /// Figures by "model/expert".
+    public var figures: [String: Figures] { counts.withLock { $0 } }
+
+    func subscribe(to messages: MessageRouter) {
+        messages.subscribe(to: .expertLoaded, capacity: 4096, whenFull: .dropOldest) {
+            [self] message in
+            counts.withLock {
+                $0["\(message.model)/\(message.expert)", default: Figures()].loads += 1
+            }
+        }
+        messages.subscribe(to: .expertsUsed, capacity: 4096, whenFull: .dropOldest) {
+            [self] message in
+            counts.withLock { counts in
+                for (expert, tokens) in message.tokens {
+                    counts["\(message.model)/\(expert)", default: Figures()].tokens += tokens
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * blyan_plugin.h: the contract between a Blyan node (the host) and a plugin.
+ *
+ * This header alone is enough to write a plugin: a shared library that exports exactly one symbol,
+ * blyan_plugin_entry, and a YAML manifest that declares it. A plugin links to nothing of the host.
+ * It compiles as C11, C17, C++17 and C++20, and imports into Swift and Rust.
+ *
+ * Laws
+ *  1. Only fixed-width integers, floats, pointer+length views, opaque handles and tables cross.
+ *     No exception, no panic, no Swift error leaves a function; no memory is freed by the other side.
+ *  2. Each struct that grows begins with struct_size, set by whoever allocates it. New fields come only
+ *     at the end; a reader touches no more than min(its own size, struct_size). Structs with no
+ *     struct_size (views) never change. An array of growing structs has elements of the allocator's size.
+ *  3. Optional abilities are asked for by string id "area.name/revision", in both directions.
+ *     An unknown id answers NULL. A released table never changes; a new one gets a new revision.
+ *  4. Every fallible function returns a blyan_status and may fill the blyan_error it was given.
+ *
+ * Threads. Each function ends its comment with one tag:
+ *   [any-thread]  may be called at any time from any thread, also concurrently with itself.
+ *   [serial]      never called concurrently with another [serial] call on the same handle, which is the first
+ *                 argument unless the comment says otherwise.
+ *   [setup]       called once, before the instance is used, or after its last use.
+ *
+ * Ownership. "borrowed" = valid until the call returns, never kept. "static" = valid for as long as the
+ * library is mapped, which is until the process ends: a library is never unloaded.
+ */
+#ifndef BLYAN_PLUGIN_H
+#define BLYAN_PLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- version ------------------------------------------------------------------------------- */
+
+#define BLYAN_ABI_MAJOR 1u
+#define BLYAN_ABI_MINOR 0u
+/** "BLYANPLG", little-endian: the first eight bytes of every blyan_plugin. */
+#define BLYAN_PLUGIN_MAGIC 0x474C504E41594C42ull
+/** Name of the one exported symbol. */
+#define BLYAN_PLUGIN_SYMBOL "blyan_plugin_entry"
+
+/* ---- status and error ---------------------------------------------------------------------- */
+
+/** What a call came to. 0 is success, negative is failure; values are never reused. */
+typedef int32_t blyan_status;
+enum {
+    BLYAN_OK = 0,
+    BLYAN_E_ARGUMENT = -1,   /**< the caller broke the contract: a programmer's error */
+    BLYAN_E_MALFORMED = -2,  /**< the payload's bytes do not follow the format */
+    BLYAN_E_UNSUPPORTED = -3,/**< well-formed, but uses something this plugin does not do */
+    BLYAN_E_LIMIT = -4,      /**< a stated limit (size, count, depth) is exceeded */
+    BLYAN_E_MEMORY = -5,     /**< memory could not be had */
+    BLYAN_E_CANCELLED = -6,  /**< the host asked to stop */
+    BLYAN_E_DEADLINE = -7,   /**< the time allowed is over */
+    BLYAN_E_IO = -8,         /**< the host could not read or write bytes */
+    BLYAN_E_INTEGRITY = -9,  /**< bytes do not have the hash that was signed */
+    BLYAN_E_CONFIG = -10,    /**< the configuration is not valid */
+    BLYAN_E_CAPACITY = -11,  /**< the caller's array is too small; the needed count is returned */
+    BLYAN_E_INTERNAL = -12   /**< a defect of the plugin */
+};
+
+/** A sentence on what failed: which object, what was found, what was expected. The caller allocates it and
+ *  sets struct_size; the callee writes text (UTF-8, not terminated) and text_length. May be NULL. */
+typedef struct blyan_error {
+    uint32_t struct_size;
+    uint32_t text_length; /**< bytes used in text, at most sizeof text */
+    char text[512];
+} blyan_error;
+
+/** Bytes that somebody else owns. data may be NULL only if size is 0. */
+typedef struct blyan_bytes {
+    const uint8_t *data;
+    uint64_t size;
+} blyan_bytes;
+
+/** UTF-8 text that somebody else owns, not terminated. */
+typedef struct blyan_string {
+    const char *data;
+    uint64_t size;
+} blyan_string;
+
+/* ---- what the host offers ------------------------------------------------------------------ */
+
+enum { BLYAN_LOG_DEBUG = 0, BLYAN_LOG_INFO = 1, BLYAN_LOG_WARNING = 2, BLYAN_LOG_ERROR = 3 };
+
+/** Services of the host. Static; handed to create, and usable from then on. */
+typedef struct blyan_host {
+    uint32_t struct_size;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    /** First argument of every function below. */
+    void *context;
+
+    /** Writes one line to the node's log. message is borrowed. [any-thread] */
+    void (*log)(void *context, int32_t level, blyan_string message);
+
+    /** SHA-256 of bytes (borrowed) into digest[32], which the caller owns. [any-thread] */
+    blyan_status (*sha256)(void *context, blyan_bytes bytes, uint8_t *digest);
+
+    /** Nanoseconds since some fixed point; 0 for a plugin declared deterministic. [any-thread] */
+    uint64_t (*monotonic_ns)(void *context);
+
+    /** 1 if the work under way in the calling thread should stop, else 0. [any-thread] */
+    int32_t (*is_cancelled)(void *context);
+
+    /** A further service by id (static table), or NULL if this host lacks it.
+     *  Defined so far: BLYAN_HOST_MATH. id is borrowed and zero-terminated. [any-thread] */
+    const void *(*get_service)(void *context, const char *id);
+} blyan_host;
+
+/* ---- tensors ------------------------------------------------------------------------------- */
+
+/** Element types. The codes are those of the tensorblock format. */
+enum {
+    BLYAN_DTYPE_F16 = 1,
+    BLYAN_DTYPE_I8 = 2,
+    BLYAN_DTYPE_F8_E4M3 = 3,
+    BLYAN_DTYPE_BF16 = 4,
+    BLYAN_DTYPE_F32 = 5
+};
+
+/** How elements lie. The host multiplies with a kernel registered for (layout, dtype, quantisation). */
+enum {
+    BLYAN_LAYOUT_ROWS = 0,   /**< row after row, elements of a row contiguous */
+    BLYAN_LAYOUT_COLUMNS = 1 /**< column after column */
+};
+
+/** How stored numbers become values. */
+enum {
+    BLYAN_QUANT_NONE = 0,
+    BLYAN_QUANT_ROW_SYMMETRIC = 1, /**< value = scale[row] * stored; one f32 scale a row */
+    BLYAN_QUANT_ROW_AFFINE = 2     /**< value = scale[row] * (stored - zero[row]); f32 scales, f32 zeros */
+};
+
+#define BLYAN_TENSOR_NAME_MAX 127
+
+/** One matrix inside a payload. A vector is 1 x N. Offsets count from the payload's first byte. The host
+ *  checks every range against the payload and every length against shape and dtype before use. */
+typedef struct blyan_tensor {
+    uint32_t struct_size;
+    uint32_t dtype;
+    uint32_t layout;
+    uint32_t quantisation;
+    uint64_t rows;
+    uint64_t columns;
+    uint64_t row_stride;    /**< bytes from a row to the next (BLYAN_LAYOUT_ROWS), else from column to column */
+    uint64_t data_offset;
+    uint64_t data_length;
+    uint64_t scale_offset;  /**< rows f32, little-endian; 0 and 0 if quantisation has none */
+    uint64_t scale_length;
+    uint64_t zero_offset;   /**< rows f32, little-endian; 0 and 0 if quantisation has none */
+    uint64_t zero_length;
+    uint32_t name_length;
+    char name[BLYAN_TENSOR_NAME_MAX + 1]; /**< UTF-8, not terminated, e.g. "gate" */
+} blyan_tensor;
+
+/** A payload as the plugin sees it: bytes come only through read, which verifies them first. Borrowed. */
+typedef struct blyan_payload {
+    uint32_t struct_size;
+    uint32_t reserved;
+    void *context;
+    uint64_t size; /**< bytes of the whole payload */
+
+    /** Points *out at length bytes from offset on, verified as the node's policy says, valid until the plugin
+     *  call that got this payload returns. BLYAN_E_ARGUMENT if the range leaves the payload;
+     *  BLYAN_E_INTEGRITY or BLYAN_E_IO otherwise, to be passed on as they are. [any-thread] */
+    blyan_status (*read)(void *context, uint64_t offset, uint64_t length, const uint8_t **out, blyan_error *error);
+} blyan_payload;
+
+/* ---- host service: mathematics ------------------------------------------------------------- */
+
+#define BLYAN_HOST_MATH "blyan.host.math/1"
+
+/** Products on stored weights. Accumulation is f32 in one fixed order: a row's result does not depend on
+ *  how rows or tokens are split over calls. Static. */
+typedef struct blyan_math {
+    uint32_t struct_size;
+    uint32_t reserved;
+
+    /** y[t * y_stride + r] = sum over c of value(r, c) * x[t * x_stride + c], for r in [row_begin, row_end),
+     *  t in [0, tokens). data, scales, zeros: the tensor's bytes, BLYAN_LAYOUT_ROWS only, borrowed;
+     *  x, y: caller's, not overlapping. BLYAN_E_UNSUPPORTED for a dtype or quantisation it lacks. [any-thread] */
+    blyan_status (*multiply)(const blyan_tensor *tensor, const uint8_t *data, const float *scales,
+                             const float *zeros, uint64_t row_begin, uint64_t row_end, const float *x,
+                             uint64_t x_stride, uint64_t tokens, float *y, uint64_t y_stride);
+
+    /** out[i] = silu(gate[i]) * up[i] for i in [0, count). Arrays are the caller's; out may be gate. [any-thread] */
+    void (*swiglu)(const float *gate, const float *up, float *out, uint64_t count);
+} blyan_math;
+
+/* ---- kind: format -------------------------------------------------------------------------- */
+
+/** Ability: describe tensors, so that the host multiplies on the mapped bytes. */
+#define BLYAN_FORMAT_VIEW "blyan.format.view/1"
+/** Ability required of every format: any row range as f32. The reference for tests, training, conversion. */
+#define BLYAN_FORMAT_DECODE "blyan.format.decode/1"
+/** Ability: compute an expert, for layouts that the host does not know, and for streams. */
+#define BLYAN_FORMAT_COMPUTE "blyan.format.compute/1"
+/** Ability: write a payload from tensors. */
+#define BLYAN_FORMAT_ENCODE "blyan.format.encode/1"
+/** Ability: name the Merkle leaves, for a format whose leaves are not of one size. */
+#define BLYAN_FORMAT_LEAVES "blyan.format.leaves/1"
+
+/** The tensors of a payload, in payload order. Both VIEW and DECODE number tensors by this order. */
+typedef struct blyan_format_view {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Fills tensors[0 ..< min(capacity, n)] and sets *count = n. The array is the caller's, each element's
+     *  struct_size is set by the caller. A tensor whose offsets and lengths are all 0 does not lie in the payload
+     *  as numbers that a host could read: it is decoded. BLYAN_E_CAPACITY if capacity < n; BLYAN_E_MALFORMED,
+     *  BLYAN_E_UNSUPPORTED, BLYAN_E_LIMIT for bad bytes. [any-thread] */
+    blyan_status (*describe)(void *instance, const blyan_payload *payload, blyan_tensor *tensors,
+                             uint32_t capacity, uint32_t *count, blyan_error *error);
+} blyan_format_view;
+
+typedef struct blyan_format_decode {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Names, shapes and stored dtypes. As blyan_format_view.describe; a stored dtype that this header has no code
+     *  for is named BLYAN_DTYPE_F32, which decode makes of it. [any-thread] */
+    blyan_status (*list)(void *instance, const blyan_payload *payload, blyan_tensor *tensors, uint32_t capacity,
+                         uint32_t *count, blyan_error *error);
+    /** Writes rows [row_begin, row_end) of tensor number `index` as f32, row after row, to out, which holds
+     *  (row_end - row_begin) * columns floats and is the caller's. [any-thread] */
+    blyan_status (*decode)(void *instance, const blyan_payload *payload, uint32_t index, uint64_t row_begin,
+                           uint64_t row_end, float *out, blyan_error *error);
+} blyan_format_decode;
+
+/** Where a compute call stands: the expert is three passes over rows, so that threads can share each one. */
+enum {
+    BLYAN_COMPUTE_HIDDEN = 0, /**< h[t][r] = silu(gate(r)·x[t]) * (up(r)·x[t]); rows are those of gate and up */
+    BLYAN_COMPUTE_OUTPUT = 1  /**< y[t][r] += weight[t] * (down(r)·h[t]); rows are those of down */
+};
+
+/** One share of one expert for a batch of tokens. All arrays are the caller's and borrowed. */
+typedef struct blyan_compute {
+    uint32_t struct_size;
+    uint32_t stage;
+    uint64_t row_begin;
+    uint64_t row_end;
+    uint64_t tokens;
+    const float *x;      /**< stage HIDDEN: tokens rows of x_stride floats; stage OUTPUT: NULL */
+    uint64_t x_stride;
+    float *h;            /**< tokens rows of h_stride floats; written by HIDDEN, read by OUTPUT */
+    uint64_t h_stride;
+    const float *weight; /**< stage OUTPUT: one a token; stage HIDDEN: NULL */
+    float *y;            /**< stage OUTPUT: tokens rows of y_stride floats, added to; stage HIDDEN: NULL */
+    uint64_t y_stride;
+} blyan_compute;
+
+typedef struct blyan_format_compute {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Does one stage for one row range: never a row, never a token at a time. Distinct row ranges of one stage
+     *  may run at once. BLYAN_E_UNSUPPORTED: the host decodes instead. [any-thread] */
+    blyan_status (*compute)(void *instance, const blyan_payload *payload, const blyan_compute *work,
+                            blyan_error *error);
+} blyan_format_compute;
+
+/** One tensor to write. Borrowed. data is row-major, contiguous, little-endian, of the dtype named. */
+typedef struct blyan_source {
+    uint32_t struct_size;
+    uint32_t dtype; /**< F16, BF16, F32, or I8 with scales */
+    uint64_t rows;
+    uint64_t columns;
+    blyan_string name;
+    blyan_bytes data;
+    blyan_bytes scales; /**< rows f32 for BLYAN_DTYPE_I8, else empty */
+} blyan_source;
+
+/** Where encoded bytes go, and what is known of them afterwards. The host owns it; borrowed. */
+typedef struct blyan_sink {
+    uint32_t struct_size;
+    uint32_t reserved;
+    void *context;
+    /** Appends bytes (borrowed) to the payload. A failure is to be passed on as it is. [serial] */
+    blyan_status (*write)(void *context, blyan_bytes bytes, blyan_error *error);
+    /** After the first `covered` bytes are written: the RFC 6962 leaf hashes (SHA-256 of 0x00 and the leaf) of
+     *  [0, covered) cut into leaves of leaf_size, the last one shorter; *hashes points at *count * 32 bytes, valid
+     *  until encode returns. For formats that store them. Call it once; covered bytes may not follow. [serial] */
+    blyan_status (*leaves)(void *context, uint64_t leaf_size, const uint8_t **hashes, uint64_t *count,
+                           uint8_t *root, blyan_error *error);
+} blyan_sink;
+
+/** What encode leaves to be signed: which bytes the Merkle leaves cover, and where their hashes were stored. */
+typedef struct blyan_encoded {
+    uint32_t struct_size;
+    uint32_t reserved;
+    uint64_t covered;          /**< leaves partition [0, covered) */
+    uint64_t leaf_size;        /**< bytes a leaf */
+    uint64_t leaf_hashes_offset; /**< where count * 32 bytes of leaf hashes lie, at or after covered; 0: not stored */
+} blyan_encoded;
+
+typedef struct blyan_format_encode {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Writes one payload of `count` tensors. options is JSON that the host passes through, e.g.
+     *  {"quantise":"int8"}; unknown keys are BLYAN_E_CONFIG. The same input gives the same bytes on every CPU.
+     *  sources is an array of pointers. [any-thread] */
+    blyan_status (*encode)(void *instance, const blyan_source *const *sources, uint32_t count,
+                           blyan_string options, const blyan_sink *sink, blyan_encoded *encoded,
+                           blyan_error *error);
+} blyan_format_encode;
+
+/** One Merkle leaf. */
+typedef struct blyan_leaf {
+    uint64_t offset;
+    uint64_t length;
+} blyan_leaf;
+
+typedef struct blyan_format_leaves {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Fills leaves[0 ..< min(capacity, n)], sets *count = n. The host checks that they partition [0, covered),
+     *  hashes them and compares the signed root. [any-thread] */
+    blyan_status (*leaves)(void *instance, const blyan_payload *payload, blyan_leaf *leaves, uint64_t capacity,
+                           uint64_t *count, blyan_error *error);
+} blyan_format_leaves;
+
+/* ---- kind: router -------------------------------------------------------------------------- */
+
+#define BLYAN_ROUTER_ROUTE "blyan.router.route/1"
+/** In ids: this slot picks no expert; its weight is 0. */
+#define BLYAN_NO_EXPERT UINT32_MAX
+
+/** What the checkpoint says of routing. Borrowed. */
+typedef struct blyan_router_model {
+    uint32_t struct_size;
+    uint32_t layers;            /**< layers of the model; those without experts are never routed */
+    uint32_t experts;           /**< experts a layer */
+    uint32_t experts_per_token; /**< slots k, 1 ... experts */
+    uint32_t normalise;         /**< 1: the weights of the picked experts are divided by their sum */
+    uint32_t reserved;
+} blyan_router_model;
+
+/** One layer of one step for a batch of rows; each row is one token of one request. All arrays are the caller's.
+ *  Rows of one request come in the order of their positions. */
+typedef struct blyan_route {
+    uint32_t struct_size;
+    uint32_t layer;
+    uint32_t rows;
+    uint32_t slots;           /**< k: ids and weights hold rows * slots */
+    const float *logits;      /**< rows * experts, as the router matrix gave them */
+    void *const *requests;    /**< rows: the request that each row belongs to */
+    const uint64_t *positions;/**< rows: the token's position in its request, from 0 */
+    uint32_t *ids;            /**< out: distinct expert ids of a row, or BLYAN_NO_EXPERT */
+    float *weights;           /**< out: finite, >= 0 */
+} blyan_route;
+
+typedef struct blyan_router {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Opens the state of one request; *request is the plugin's until close. [any-thread] */
+    blyan_status (*open)(void *instance, const blyan_router_model *model, void **request, blyan_error *error);
+    /** A second request that continues from the same state, as a copied key/value cache does. The handle is
+     *  the request. [serial] */
+    blyan_status (*clone)(void *instance, void *request, void **copy, blyan_error *error);
+    /** Ends a request. NULL is allowed. The handle is the request. [serial] */
+    void (*close)(void *instance, void *request);
+    /** One call per layer and step. The result does not depend on how tokens were batched or chunked. The
+     *  handles are the requests that it names: calls that share none may run at once. [serial] */
+    blyan_status (*route)(void *instance, const blyan_route *route, blyan_error *error);
+} blyan_router;
+
+/* ---- kind: gate (drawn; no host of ABI 1.0 calls it yet) ------------------------------------ */
+
+#define BLYAN_GATE_JUDGE "blyan.gate.judge/1"
+
+/** A gate's answer. A fault is a status other than BLYAN_OK, and never a reject. */
+enum { BLYAN_VERDICT_ACCEPT = 0, BLYAN_VERDICT_REJECT = 1, BLYAN_VERDICT_DEFER = 2 };
+
+/** What is judged: the bytes that would be stored. Borrowed. Headers and context are canonical JSON. */
+typedef struct blyan_candidate {
+    uint32_t struct_size;
+    uint32_t reserved;
+    blyan_string header;            /**< the block header that would be signed */
+    const blyan_payload *payload;   /**< the candidate's payload */
+    const blyan_payload *parent;    /**< the declared parent's payload, or NULL */
+    blyan_string context;           /**< policy, seed, height: what the verdict may depend on */
+} blyan_candidate;
+
+typedef struct blyan_verdict {
+    uint32_t struct_size;
+    int32_t verdict;
+    int32_t reason;        /**< the gate's own code, published in its manifest; 0 with ACCEPT */
+    uint32_t evidence_length;
+    uint64_t evidence_capacity;
+    char *evidence;        /**< caller's buffer for canonical JSON: integers in stated units, no floats */
+} blyan_verdict;
+
+typedef struct blyan_gate {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Judges one candidate. BLYAN_E_CAPACITY: evidence needs evidence_length bytes. [serial] */
+    blyan_status (*judge)(void *instance, const blyan_candidate *candidate, blyan_verdict *verdict,
+                          blyan_error *error);
+} blyan_gate;
+
+/* ---- kind: reward (drawn; no host of ABI 1.0 calls it yet) ---------------------------------- */
+
+#define BLYAN_REWARD_SETTLE "blyan.reward.settle/1"
+
+/** One payment in micro-BLY. account is a compressed public key in hex. */
+typedef struct blyan_payment {
+    uint32_t struct_size;
+    uint32_t reserved;
+    int64_t amount;
+    char account[72];
+} blyan_payment;
+
+typedef struct blyan_reward {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Payments that follow from signed events (canonical JSON, integers only, borrowed). Deterministic: no clock,
+     *  no randomness, no floats. BLYAN_E_CAPACITY as in describe. [serial] */
+    blyan_status (*settle)(void *instance, blyan_string events, blyan_payment *payments, uint32_t capacity,
+                           uint32_t *count, blyan_error *error);
+} blyan_reward;
+
+/* ---- the entry ----------------------------------------------------------------------------- */
+
+enum {
+    BLYAN_KIND_FORMAT = 1,
+    BLYAN_KIND_GATE = 2,
+    BLYAN_KIND_ROUTER = 3,
+    BLYAN_KIND_REWARD = 4
+};
+
+/** A plugin. Static; everything it points at is static. */
+typedef struct blyan_plugin {
+    uint64_t magic;         /**< BLYAN_PLUGIN_MAGIC */
+    uint32_t struct_size;
+    uint16_t abi_major;     /**< BLYAN_ABI_MAJOR of the header it was built with; the host's must be equal */
+    uint16_t abi_minor;     /**< BLYAN_ABI_MINOR it needs; the host's must not be lower */
+    uint32_t kind;
+    uint32_t reserved;
+    const char *name;       /**< zero-terminated, [a-z0-9-]{1,64}, as in the manifest */
+    const char *version;    /**< zero-terminated SemVer, as in the manifest */
+    const char *config_schema; /**< zero-terminated JSON Schema (object) of its configuration */
+
+    /** Makes an instance. host is static. config: JSON object, already valid by config_schema, borrowed.
+     *  *instance is the plugin's until destroy. [setup] */
+    blyan_status (*create)(const blyan_host *host, blyan_string config, void **instance, blyan_error *error);
+    /** Ends an instance that has no call under way. NULL is allowed. [setup] */
+    void (*destroy)(void *instance);
+    /** Checks itself on data of its own in under a second; called before the instance serves. [setup] */
+    blyan_status (*self_test)(void *instance, blyan_error *error);
+    /** A table by ability id (static), or NULL. id is borrowed and zero-terminated. [any-thread] */
+    const void *(*get_ability)(void *instance, const char *id);
+} blyan_plugin;
+
+/** The one exported symbol: returns the static description; does nothing else. [any-thread] */
+typedef const blyan_plugin *(*blyan_plugin_entry_fn)(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,2 @@
+/* The part of Debian's libleveldb-dev that Blyan uses. */
+#include <leveldb/c.h>

@@ -1,0 +1,2 @@
+/* The part of Debian's libyaml-dev that Blyan uses. */
+#include <yaml.h>

@@ -1,0 +1,174 @@
+internal import ArgumentParser
+internal import BlyanKernel
+internal import Foundation
+internal import Synchronization
+
+/// Signed headers of a linear chain, made before anything is timed.
+struct HeaderMaker {
+    let key: SigningKey
+    private var previous: Digest?
+    private var index: Int64 = 0
+
+    init() throws { key = try SigningKey() }
+
+    mutating func next() throws -> Block {
+        var header = BlockHeader(
+            chainID: "A", blockType: index == 0 ? "genesis" : "policy", index: index,
+            previous: previous,
+            timestamp: 1_700_000_000_000 + index)
+        header.metadata = ["note": .string("block \(index) of a benchmark"), "value": .int(index)]
+        let block = try Block(signing: header, with: key)
+        previous = block.hash
+        index += 1
+        return block
+    }
+
+    mutating func next(_ count: Int) throws -> [Block] { try (0..<count).map { _ in try next() } }
+}
+
+struct ChainBench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "chain", abstract: "Verify whole chains, beside libsecp256k1's own rate.")
+
+    @Option(help: "Blocks of the large chain.")
+    var blocks = 100_000
+
+    @Option(help: "Folder for the temporary home.")
+    var folder: String?
+
+    func run() throws {
+        var figures: [String: Double] = [:]
+        let cores = ProcessInfo.processInfo.activeProcessorCount
+        for count in [1000, blocks] {
+            let folder = try TemporaryFolder(in: folder)
+            let store = try ChainStore(home: folder.url)
+            var maker = try HeaderMaker()
+            var last: Block?
+            for start in stride(from: 0, to: count, by: 1000) {
+                let part = try maker.next(min(1000, count - start))
+                last = part.last
+                try store.append(part)
+            }
+            guard let last else { continue }
+            var times: [Double] = []
+            var rates: [Double] = []
+            for _ in 0..<(count > 10_000 ? 3 : 15) {
+                rates.append(signatureRate(last, threads: cores))
+                var failures = 0
+                times.append(try seconds { failures = try store.verify().failures.count })
+                guard failures == 0 else {
+                    throw KernelError(.integrity, "the benchmark's own chain does not verify")
+                }
+            }
+            figures["verify_\(count)_ms"] = median(times) * 1000
+            figures["verify_\(count)_blocks_per_s"] = Double(count) / median(times)
+            figures["verify_\(count)_share_of_secp256k1"] =
+                Double(count) / median(times) / median(rates)
+            figures["secp256k1_verify_per_s"] = median(rates)
+            store.close()
+        }
+        figures["cores"] = Double(cores)
+        try report(figures)
+    }
+
+    /// Signatures a second that libsecp256k1 verifies on all cores.
+    private func signatureRate(_ block: Block, threads: Int) -> Double {
+        let each = 4000
+        let taken = seconds {
+            DispatchQueue.concurrentPerform(iterations: threads) { _ in
+                for _ in 0..<each where !block.isSignatureValid {
+                    preconditionFailure("a valid signature")
+                }
+            }
+        }
+        return Double(each * threads) / taken
+    }
+}
+
+struct AppendBench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "append",
+        abstract: "Durable appends: one client, grouped, with payloads, and along a growing chain.")
+
+    @Option(help: "Headers of the growing chain.")
+    var headers = 1_000_000
+
+    @Option(help: "Folder for the temporary home: on the disk that is to be measured.")
+    var folder: String?
+
+    func run() throws {
+        var figures: [String: Double] = [:]
+        try single(&figures)
+        try payloads(&figures)
+        try growing(&figures)
+        try report(figures)
+    }
+
+    private func single(_ figures: inout [String: Double]) throws {
+        let folder = try TemporaryFolder(in: folder)
+        let store = try ChainStore(home: folder.url)
+        var maker = try HeaderMaker()
+        let blocks = try maker.next(5000)
+        figures["one_client_per_s"] =
+            5000 / (try seconds { for block in blocks { try store.append([block]) } })
+        let more = try maker.next(40_000)
+        figures["grouped_by_100_per_s"] =
+            40_000
+            / (try seconds {
+                for start in stride(from: 0, to: more.count, by: 100) {
+                    try store.append(Array(more[start..<start + 100]))
+                }
+            })
+        store.close()
+    }
+
+    private func payloads(_ figures: inout [String: Double]) throws {
+        let folder = try TemporaryFolder(in: folder)
+        let store = try ChainStore(home: folder.url)
+        var maker = try HeaderMaker()
+        let genesis = try maker.next()
+        try store.append([genesis])
+        let count = 2000
+        // Different bytes in each; what they are does not matter.
+        let bodies = (0..<count).map { body in
+            (0..<4096).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ body &* ($0 / 256 + 7)) }
+        }
+        var previous = genesis.hash
+        let taken = try seconds {
+            for (i, body) in bodies.enumerated() {
+                let writer = try store.payloads.makeWriter()
+                try writer.write(body)
+                var header = BlockHeader(
+                    chainID: "A", blockType: "policy", index: Int64(i + 1), previous: previous,
+                    timestamp: 1)
+                try writer.finish().describe(in: &header, type: "json")
+                let block = try Block(signing: header, with: maker.key)
+                previous = block.hash
+                try store.append([block])
+            }
+        }
+        figures["with_4KiB_payload_per_s"] = Double(count) / taken
+        store.close()
+    }
+
+    /// Microseconds a header, in groups of 1,000, at the beginning and at the end of the chain.
+    private func growing(_ figures: inout [String: Double]) throws {
+        let folder = try TemporaryFolder(in: folder)
+        let store = try ChainStore(home: folder.url)
+        var maker = try HeaderMaker()
+        var first: [Double] = []
+        var last: [Double] = []
+        let groups = headers / 1000
+        let window = max(1, min(50, groups / 4))
+        for group in 0..<groups {
+            let blocks = try maker.next(1000)
+            let taken = try seconds { try store.append(blocks) }
+            if group < window { first.append(taken) }
+            if group >= groups - window { last.append(taken) }
+        }
+        figures["append_us_at_start"] = median(first) * 1000
+        figures["append_us_at_\(headers)"] = median(last) * 1000
+        figures["append_growth"] = median(last) / median(first)
+        store.close()
+    }
+}

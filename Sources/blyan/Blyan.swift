@@ -1,0 +1,160 @@
+internal import ArgumentParser
+internal import BlyanKernel
+internal import BlyanModel
+internal import BlyanServer
+internal import Foundation
+
+/// The command line.
+@main
+struct Blyan: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "blyan",
+        abstract:
+            "Keep the weights of mixture-of-experts models on signed chains, and serve them from there.",
+        discussion: """
+            Begin with `blyan init`, then `blyan import PATH`, then `blyan chat "hello"`.
+            While `blyan run` (or any other command) holds a home, all commands reach it by its control socket.
+            """,
+        version: "0.1.0 (plugin ABI 1.0, chain format 1)",
+        subcommands: [
+            Init.self, Import.self, Chat.self, Eval.self, Tokenize.self, ModelCommand.self,
+            Expert.self, Chain.self,
+            BlockCommand.self, Plugin.self, Run.self,
+        ])
+
+    static func main() {
+        signal(SIGPIPE, SIG_IGN)
+        Foundation.exit(
+            execute(Array(CommandLine.arguments.dropFirst()), console: .process, node: nil))
+    }
+
+    /// Runs one command line and gives its exit status.
+    ///
+    /// - Parameter node: the home that this process holds already, for commands that came by the control socket.
+    static func execute(_ arguments: [String], console: Console, node: Node?) -> Int32 {
+        do {
+            var command = try parseAsRoot(arguments)
+            if let command = command as? any NodeCommand {
+                return try Dispatch(arguments: arguments, console: console).run(command, on: node)
+            }
+            if let command = command as? any ConsoleCommand {
+                try command.run(console)
+            } else {
+                try command.run()
+            }
+            return 0
+        } catch let error as ExitCode {
+            return error.rawValue
+        } catch let error where error is KernelError || error is ModelError {
+            console.note("blyan: \(error)")
+            return 1
+        } catch {
+            // Help, version and usage errors of the argument parser.
+            let status = exitCode(for: error).rawValue
+            let text = fullMessage(for: error)
+            if status == 0 { try? console.print(text) } else { console.note(text) }
+            return status
+        }
+    }
+}
+
+/// A command that needs no home held.
+protocol ConsoleCommand: ParsableCommand {
+    func run(_ console: Console) throws
+}
+
+/// A command that works on a held home: in this process, or in the one that holds it.
+protocol NodeCommand: ParsableCommand {
+    var home: HomeOptions { get }
+    /// Whether this process itself must hold the home.
+    var mustHold: Bool { get }
+    /// Whether opening the home drops the index first.
+    var rebuildsIndex: Bool { get }
+    func run(_ node: Node, _ console: Console) throws
+}
+
+extension NodeCommand {
+    var mustHold: Bool { false }
+    var rebuildsIndex: Bool { false }
+}
+
+/// The home that a command works on.
+struct HomeOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("The home's folder.", valueName: "dir"))
+    var home = "~/.blyan"
+
+    @Option(help: ArgumentHelp("Another node manifest than HOME/node.yaml.", valueName: "file"))
+    var manifest: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Read the key's passphrase from the first line of a file.", valueName: "file"))
+    var passphraseFile: String?
+}
+
+/// The model that a command works on.
+struct ModelOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The model's name, or the beginning of its meta block's hash.", valueName: "name"))
+    var model: String?
+}
+
+/// Where a command runs: here with the home held, or in the process that holds it.
+struct Dispatch {
+    let arguments: [String]
+    let console: Console
+
+    func run(_ command: some NodeCommand, on held: Node?) throws -> Int32 {
+        let home = console.url(command.home.home)
+        if let held {
+            guard held.home.path == home.path else {
+                throw KernelError(.held, "this process holds \(held.home.path), not \(home.path)")
+            }
+            try command.run(held, console)
+            return 0
+        }
+        // A holder that has just begun may not listen yet, one that ends may still have its lock: try for a moment.
+        var refusal: KernelError?
+        for _ in 0..<50 {
+            var node: Node?
+            do throws(KernelError) {
+                node = try open(command, home)
+            } catch {
+                guard error.code == .held, !command.mustHold else { throw error }
+                refusal = error
+            }
+            if let node { return try serve(command, node) }
+            if let status = try ControlSocket.forward(arguments, home: home, console: console) {
+                return status
+            }
+            usleep(100_000)
+        }
+        throw refusal ?? KernelError(.held, "the home \(home.path) is held")
+    }
+
+    private func open(_ command: some NodeCommand, _ home: URL) throws(KernelError) -> Node {
+        let options = command.home
+        let console = console
+        return try Node(
+            home: home, manifest: options.manifest.map { console.url($0) },
+            rebuildIndex: command.rebuildsIndex,
+            passphrase: { try Passphrase(options, console: console).unlocking(home) },
+            log: { console.note("blyan: \($0)") })
+    }
+
+    /// Runs a command here; whoever holds a home listens for others meanwhile.
+    private func serve(_ command: some NodeCommand, _ node: Node) throws -> Int32 {
+        let socket = try ControlSocket(home: node.home) { arguments, console in
+            Console.$current.withValue(console) {
+                Blyan.execute(arguments, console: console, node: node)
+            }
+        }
+        defer {
+            socket.close()
+            node.close()
+        }
+        try command.run(node, console)
+        return 0
+    }
+}

@@ -1,0 +1,158 @@
+internal import ArgumentParser
+internal import BlyanKernel
+internal import BlyanModel
+internal import BlyanServer
+internal import Foundation
+
+struct Chain: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Verify, list and mend the chains.",
+        subcommands: [ChainVerify.self, ChainLog.self, ChainReindex.self, ChainCheck.self])
+}
+
+struct ChainVerify: NodeCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify",
+        abstract: "Check every header: canonical form, hash, signature, links and rules.",
+        discussion: "Payload bytes are read by `chain check --read-data`.")
+
+    @OptionGroup var home: HomeOptions
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run(_ node: Node, _ console: Console) throws {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let report = try node.store.verify()
+        let seconds = (clock.now - start).seconds
+        if json {
+            struct Failure: Encodable { let block, reason: String }
+            struct Report: Encodable {
+                let blocks: Int
+                let chains: [String: Int]
+                let ok: Bool
+                let failures: [Failure]
+                let seconds: Double
+            }
+            try console.printJSON(
+                Report(
+                    blocks: report.blocks, chains: report.chains, ok: report.failures.isEmpty,
+                    failures: report.failures.map { Failure(block: $0.block, reason: $0.reason) },
+                    seconds: seconds))
+        } else {
+            for (chain, count) in report.chains.sorted(by: { $0.key < $1.key }) {
+                try console.print("chain \(chain)   \(count) blocks")
+            }
+            for failure in report.failures { console.note("blyan: \(failure.reason)") }
+            if report.failures.isEmpty {
+                try console.print(
+                    "verified  \(report.blocks) blocks in \((seconds * 1000).formatted(1)) ms: hashes, signatures, links"
+                )
+            }
+        }
+        if !report.failures.isEmpty { throw ExitCode(1) }
+    }
+}
+
+struct ChainLog: NodeCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "log", abstract: "List blocks, newest first.")
+
+    @OptionGroup var home: HomeOptions
+
+    @Option(help: ArgumentHelp("Only this chain.", valueName: "id"))
+    var chain: String?
+
+    @Option(
+        name: [.customShort("n"), .long], help: ArgumentHelp("Blocks at most.", valueName: "n"))
+    var limit = 20
+
+    @Flag(help: "Print a JSON object a line.")
+    var json = false
+
+    func run(_ node: Node, _ console: Console) throws {
+        let query: ChainStore.Query = chain.map { .chain($0, from: 0) } ?? .arrival
+        let blocks = try node.store.blocks(query, limit: limit, reverse: true)
+        if json {
+            for block in blocks { try console.print(String(decoding: block.line, as: UTF8.self)) }
+            return
+        }
+        var rows = [["block", "chain", "index", "type", "name", "payload", "time"]]
+        for block in blocks {
+            let header = block.header
+            let name =
+                header.expertName.isEmpty
+                ? header.metadata["model"]?.string ?? "" : header.expertName
+            let time = Date(timeIntervalSince1970: Double(header.timestamp) / 1000)
+            rows.append([
+                String(block.hash.description.prefix(12)), header.chainID, "\(header.index)",
+                header.blockType, name,
+                header.payloadType.isEmpty
+                    ? "" : "\(header.payloadType) \(Int(header.payloadSize).asBytes)",
+                ISO8601DateFormatter().string(from: time),
+            ])
+        }
+        try console.printTable(rows)
+    }
+}
+
+struct ChainReindex: NodeCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "reindex",
+        abstract: "Build the index again from the log; also when its folder is gone or damaged.")
+
+    @OptionGroup var home: HomeOptions
+
+    var rebuildsIndex: Bool { true }
+
+    func run(_ node: Node, _ console: Console) throws {
+        guard node.hasRebuiltIndex else {
+            throw KernelError(
+                .held, "the home is held by process \(getpid()), which uses the index",
+                hint: "stop that process first")
+        }
+        let count = try node.store.reindex()
+        try console.print("indexed   \(count) blocks from the log")
+    }
+}
+
+struct ChainCheck: NodeCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check",
+        abstract:
+            "Check that every payload is there; with --read-data, that every byte is what was signed."
+    )
+
+    @OptionGroup var home: HomeOptions
+
+    @Flag(help: "Read every payload and compare both its hash and its Merkle root.")
+    var readData = false
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run(_ node: Node, _ console: Console) throws {
+        let bar = ProgressBar(console)
+        let report = try node.store.check(readData: readData) { done, all, bytes in
+            bar.update(done, of: all, bytes: bytes, label: "payloads")
+        }
+        bar.end()
+        if json {
+            struct Report: Encodable {
+                let payloads, bytes: Int; let ok: Bool; let failures: [String]
+            }
+            try console.printJSON(
+                Report(
+                    payloads: report.payloads, bytes: report.bytes, ok: report.failures.isEmpty,
+                    failures: report.failures))
+        } else {
+            for failure in report.failures { console.note("blyan: \(failure)") }
+            let what = readData ? "read and compared" : "present with their signed size"
+            try console.print(
+                "\(report.payloads - report.failures.count) of \(report.payloads) payloads \(what), \(report.bytes.asBytes)"
+            )
+        }
+        if !report.failures.isEmpty { throw ExitCode(1) }
+    }
+}

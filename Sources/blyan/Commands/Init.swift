@@ -1,0 +1,59 @@
+internal import ArgumentParser
+internal import BlyanKernel
+internal import BlyanServer
+internal import Foundation
+
+struct Init: ConsoleCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make a home: a key, manifests, and the genesis block.",
+        discussion: """
+            The plugin libraries beside this program are trusted by their sha256. The passphrase comes from \
+            --passphrase-file, BLYAN_PASSPHRASE or a prompt; without any of them a random one is kept in a file \
+            beside the keystore.
+            """)
+
+    @OptionGroup var home: HomeOptions
+
+    @Option(help: ArgumentHelp("The network's name in the Genesis Pact.", valueName: "name"))
+    var network = "local"
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run(_ console: Console) throws {
+        let folder = console.url(home.home)
+        let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+            .deletingLastPathComponent()
+        try? FileManager.default.createDirectory(
+            at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        guard
+            !FileManager.default.fileExists(atPath: folder.appendingPathComponent("node.yaml").path)
+        else {
+            throw KernelError(
+                .rule, "\(folder.path) is a home already",
+                hint: "use it, or give another folder with --home")
+        }
+        let source = Passphrase(home, console: console)
+        let passphrase =
+            Keystore(home: folder).exists
+            ? try source.unlocking(folder) : try source.creating(folder)
+        let made = try HomeSetup.run(
+            home: folder, name: network, passphrase: passphrase, program: program, now: now())
+        if json {
+            struct Report: Encodable {
+                let home, genesis, publicKey: String; let trusted, missing: [String]
+            }
+            return try console.printJSON(
+                Report(
+                    home: folder.path, genesis: made.genesis.description, publicKey: made.publicKey,
+                    trusted: made.trusted, missing: made.missing))
+        }
+        try console.print("home      \(folder.path)")
+        try console.print("network   \(network), genesis \(made.genesis)")
+        try console.print("key       \(made.publicKey)")
+        try console.print("plugins   \(made.trusted.joined(separator: ", "))")
+        if !made.missing.isEmpty {
+            console.note("blyan: no library was found for \(made.missing.joined(separator: ", "))")
+        }
+    }
+}

@@ -1,0 +1,66 @@
+internal import ArgumentParser
+internal import BlyanKernel
+internal import BlyanModel
+internal import BlyanServer
+internal import Dispatch
+internal import Foundation
+internal import Synchronization
+
+struct Run: NodeCommand {
+    static let configuration = CommandConfiguration(
+        abstract:
+            "Hold a home and serve all other commands by its control socket, until interrupted.",
+        discussion: "SIGHUP does what `blyan plugin reload` does.")
+
+    @OptionGroup var home: HomeOptions
+
+    var mustHold: Bool { true }
+
+    func run(_ node: Node, _ console: Console) throws {
+        try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
+        node.messages.subscribe(to: .blockStored, capacity: 1024, whenFull: .dropOldest) {
+            message in
+            let header = message.block.header
+            let name =
+                header.expertName.isEmpty
+                ? header.metadata["model"]?.string ?? "" : header.expertName
+            console.note("stored    \(header.blockType) \(name) \(message.block.hash)")
+        }
+        node.messages.subscribe(to: .expertLoaded, capacity: 1024, whenFull: .dropOldest) {
+            message in
+            console.note("mapped    \(message.model) \(message.expert), \(message.bytes.asBytes)")
+        }
+        let done = DispatchSemaphore(value: 0)
+        var sources: [any DispatchSourceSignal] = []
+        for number in [SIGINT, SIGTERM] {
+            signal(number, SIG_IGN)
+            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+            source.setEventHandler { done.signal() }
+            source.resume()
+            sources.append(source)
+        }
+        signal(SIGHUP, SIG_IGN)
+        let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
+        hangup.setEventHandler {
+            do throws(KernelError) {
+                console.note(
+                    "reloaded  plugins of generation \(try node.reloadPlugins().generation)")
+            } catch {
+                console.note("blyan: \(error)")
+            }
+        }
+        hangup.resume()
+        sources.append(hangup)
+        let isOver = Mutex(false)
+        let scrubbed = DispatchSemaphore(value: 0)
+        Thread.detachNewThread {
+            node.scrub(until: { isOver.withLock { $0 } }) { console.note("blyan: \($0)") }
+            scrubbed.signal()
+        }
+        done.wait()
+        isOver.withLock { $0 = true }
+        scrubbed.wait()
+        withExtendedLifetime(sources) {}
+        console.note("blyan: stopping; commands under way are finished first")
+    }
+}

@@ -1,0 +1,85 @@
+internal import BlyanKernel
+internal import BlyanModel
+internal import BlyanServer
+internal import Foundation
+
+extension Console {
+    /// One JSON value, keys sorted, on a line of its own.
+    func printJSON(_ value: some Encodable) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        try print(String(decoding: encoder.encode(value), as: UTF8.self))
+    }
+
+    /// Rows with columns as wide as their widest cell; the first row is the heading.
+    func printTable(_ rows: [[String]]) throws {
+        guard let first = rows.first else { return }
+        let widths = first.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+        for row in rows {
+            let cells = row.enumerated().map { column, cell in
+                column == row.count - 1
+                    ? cell : cell.padding(toLength: widths[column], withPad: " ", startingAt: 0)
+            }
+            try print(cells.joined(separator: "  "))
+        }
+    }
+}
+
+/// A file's bytes.
+func readFile(_ url: URL) throws -> [UInt8] {
+    do { return Array(try Data(contentsOf: url)) } catch {
+        throw KernelError(.io, "cannot read \(url.path): \(error.localizedDescription)")
+    }
+}
+
+/// UTC milliseconds.
+func now() -> Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
+
+extension Double {
+    /// With so many digits after the point.
+    func formatted(_ digits: Int) -> String { String(format: "%.\(digits)f", self) }
+}
+
+extension Int {
+    /// As a person reads a size.
+    var asBytes: String {
+        switch self {
+        case ..<(1 << 10): "\(self) B"
+        case ..<(1 << 20): "\((Double(self) / 1024).formatted(1)) KiB"
+        case ..<(1 << 30): "\((Double(self) / 1_048_576).formatted(1)) MiB"
+        default: "\((Double(self) / 1_073_741_824).formatted(2)) GiB"
+        }
+    }
+}
+
+/// A bar that is redrawn in place at most ten times a second; nothing when nobody watches a terminal.
+final class ProgressBar {
+    private let console: Console
+    private let clock = ContinuousClock()
+    private let start: ContinuousClock.Instant
+    private var drawn: ContinuousClock.Instant?
+
+    init(_ console: Console) {
+        self.console = console
+        start = clock.now
+    }
+
+    func update(_ done: Int, of all: Int, bytes: Int, label: String) {
+        guard console.isTerminal, all > 0 else { return }
+        let now = clock.now
+        if let drawn, now - drawn < .milliseconds(100), done < all { return }
+        drawn = now
+        let seconds = max((now - start).seconds, 1e-6)
+        let fraction = Double(done) / Double(all)
+        let filled = Int(fraction * 24)
+        let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 24 - filled)
+        let left = Int((seconds / max(fraction, 1e-6) * (1 - fraction)).rounded())
+        let rate = Int(Double(bytes) / seconds).asBytes
+        console.note(
+            "\r\u{1B}[K\(bar) \(done)/\(all)  \(rate)/s  \(left) s left  \(label)", terminator: "")
+    }
+
+    func end() {
+        if drawn != nil { console.note("\r\u{1B}[K", terminator: "") }
+    }
+}

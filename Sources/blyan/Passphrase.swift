@@ -1,0 +1,92 @@
+internal import BlyanKernel
+internal import BlyanServer
+internal import Foundation
+
+/// Where the key's passphrase comes from: a file, the environment, a prompt, or a key file beside the keystore.
+struct Passphrase {
+    private let options: HomeOptions
+    private let console: Console
+
+    init(_ options: HomeOptions, console: Console) {
+        self.options = options
+        self.console = console
+    }
+
+    private func keyFile(_ home: URL) -> URL { home.appendingPathComponent("key.passphrase") }
+
+    /// What was given for this call, or nil.
+    private func given() throws(KernelError) -> [UInt8]? {
+        if let file = options.passphraseFile {
+            guard let data = FileManager.default.contents(atPath: console.url(file).path),
+                data.count < 65_536
+            else {
+                throw KernelError(.key, "cannot read the passphrase file \(file)")
+            }
+            let line = data.prefix { $0 != 10 && $0 != 13 }
+            guard !line.isEmpty else {
+                throw KernelError(.key, "the passphrase file \(file) has an empty first line")
+            }
+            return Array(line)
+        }
+        if let text = ProcessInfo.processInfo.environment["BLYAN_PASSPHRASE"], !text.isEmpty {
+            return Array(text.utf8)
+        }
+        return nil
+    }
+
+    /// The passphrase for a new key: given, or asked twice at a terminal, or a random one in a file beside the keystore.
+    func creating(_ home: URL) throws(KernelError) -> [UInt8] {
+        if let given = try given() { return given }
+        if isatty(0) == 1, isatty(2) == 1 {
+            let first = try ask("passphrase for the new key (empty: a random one in a file): ")
+            if !first.isEmpty {
+                guard try ask("again: ") == first else {
+                    throw KernelError(.key, "the two passphrases differ")
+                }
+                return first
+            }
+        }
+        let secret = Array(Hex.encode(try Keystore.random(32)).utf8)
+        let path = keyFile(home).path
+        let made = FileManager.default.createFile(
+            atPath: path, contents: Data(secret + [10]), attributes: [.posixPermissions: 0o600])
+        guard made else { throw KernelError(.io, "cannot write \(path)") }
+        console.note(
+            "blyan: no passphrase was given: the key is opened by a random one in \(path) (mode 0600); whoever reads that file can sign"
+        )
+        return secret
+    }
+
+    /// The passphrase of the key that is there.
+    func unlocking(_ home: URL) throws(KernelError) -> [UInt8] {
+        if let given = try given() { return given }
+        if let data = FileManager.default.contents(atPath: keyFile(home).path) {
+            return Array(data.prefix { $0 != 10 })
+        }
+        guard isatty(0) == 1, isatty(2) == 1 else {
+            throw KernelError(
+                .key, "the key of \(home.path) needs a passphrase",
+                hint: "give --passphrase-file FILE or set BLYAN_PASSPHRASE")
+        }
+        return try ask("passphrase: ")
+    }
+
+    private func ask(_ prompt: String) throws(KernelError) -> [UInt8] {
+        console.note(prompt, terminator: "")
+        var buffer = [UInt8](repeating: 0, count: 1024)
+        var old = termios()
+        guard unsafe tcgetattr(0, &old) == 0 else {
+            throw KernelError(.key, "the terminal cannot hide a passphrase")
+        }
+        var silent = old
+        silent.c_lflag &= ~tcflag_t(ECHO)
+        unsafe tcsetattr(0, TCSAFLUSH, &silent)
+        defer {
+            unsafe tcsetattr(0, TCSAFLUSH, &old)
+            console.note("")
+        }
+        let count = unsafe read(0, &buffer, buffer.count)
+        guard count >= 0 else { throw KernelError(.key, "no passphrase was read") }
+        return Array(buffer[..<count].prefix { $0 != 10 })
+    }
+}

@@ -1,0 +1,102 @@
+import Foundation
+import Testing
+
+/// Damage in a home: named, refused, and mended where it can be.
+@Suite struct DamagedHomeTests {
+    private struct Shown: Decodable {
+        struct Version: Decodable { let block, payload: String; let tensors: [Tensor] }
+        struct Tensor: Decodable { let name: String; let offset: Int }
+        let versions: [Version]
+    }
+
+    private func show(_ expert: String, in home: Home) throws -> Shown.Version {
+        let text = try home.succeed("expert", "show", expert, "--json")
+        let shown = try JSONDecoder().decode(Shown.self, from: Data(text.utf8))
+        return try #require(shown.versions.first)
+    }
+
+    private func change(_ url: URL, _ edit: (inout Data) -> Void) throws {
+        try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: url.path)
+        var data = try Data(contentsOf: url)
+        edit(&data)
+        // In place: the file's identity stays, as with a failing disk.
+        let handle = try FileHandle(forWritingTo: url)
+        try handle.write(contentsOf: data)
+        try handle.truncate(atOffset: UInt64(data.count))
+        try handle.close()
+    }
+
+    private func payload(_ home: Home, _ hash: String) -> URL {
+        home.folder.appendingPathComponent("payloads/\(hash.prefix(2))/\(hash)")
+    }
+
+    @Test(arguments: ["layer1.expert2", "layer0.attention", "layer0.router", "embedding", "norm"])
+    func aFlippedBitNeverReachesTheModel(_ expert: String) throws {
+        let home = try Home(.imported)
+        let expected = try Checkpoints.expected(Checkpoints.routed)
+        let version = try show(expert, in: home)
+        let file = payload(home, version.payload)
+        let offset = try #require(version.tensors.last).offset + 5
+        try change(file) { $0[offset] ^= 0x10 }
+        let prompt = home.scratch.appendingPathComponent("prompt.txt")
+        try Data(expected.prompt.utf8).write(to: prompt)
+        try home.fail(
+            "eval", "--prompt-file", prompt.path, "--json", naming: [expert, version.block, "tile"])
+        try home.fail("chain", "check", "--read-data", naming: [expert, version.block, "tile"])
+        try home.succeed("chain", "verify")
+        try change(file) { $0[offset] ^= 0x10 }
+        #expect(try home.evaluate(expected).greedy == expected.greedy)
+        try home.succeed("chain", "check", "--read-data")
+    }
+
+    @Test func aMissingOrShortPayloadIsNamed() throws {
+        let home = try Home(.imported)
+        let version = try show("layer0.expert1", in: home)
+        let file = payload(home, version.payload)
+        try change(file) { $0 = $0.prefix(5000) }
+        try home.fail("chain", "check", naming: ["layer0.expert1", version.block])
+        try home.fail("chat", "river of light in the east", naming: ["layer0.expert1"])
+        try FileManager.default.removeItem(at: file)
+        try home.fail("chain", "check", naming: ["layer0.expert1", version.block])
+        try home.fail("chat", "river of light in the east", naming: ["layer0.expert1"])
+        try home.succeed("chain", "verify")
+    }
+
+    @Test func theIndexIsMadeAgain() throws {
+        let home = try Home(.imported)
+        let log = try home.succeed("chain", "log", "--json")
+        try FileManager.default.removeItem(at: home.folder.appendingPathComponent("index"))
+        #expect(try home.succeed("chain", "reindex").contains("17 blocks"))
+        #expect(try home.succeed("chain", "log", "--json") == log)
+    }
+
+    @Test func aChangedHeaderIsNamed() throws {
+        let home = try Home(.imported)
+        let file = home.folder.appendingPathComponent("log/records.log")
+        try change(file) { data in
+            guard let found = data.range(of: Data("layer1.expert2".utf8)) else { return }
+            data[found.upperBound - 1] = UInt8(ascii: "3")
+        }
+        try home.fail("chain", "verify", naming: ["record"])
+    }
+
+    @Test func aFullDiskBehindStandardOutput() throws {
+        let home = try Home(.imported)
+        let error = home.scratch.appendingPathComponent("full.err")
+        let process = try home.start(
+            ["chain", "log"], output: URL(fileURLWithPath: "/dev/full"), error: error)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 1)
+        let text = try String(contentsOf: error, encoding: .utf8)
+        #expect(text.contains("standard output: No space left on device"), "\(text)")
+    }
+
+    @Test func anUnknownKeyIsNamedWithItsPlace() throws {
+        let home = try Home(.imported)
+        let file = home.folder.appendingPathComponent("node.yaml")
+        let text = try String(contentsOf: file, encoding: .utf8)
+        let line = text.split(separator: "\n", omittingEmptySubsequences: false).count
+        try (text + "cache_budjet: 1GiB\n").write(to: file, atomically: true, encoding: .utf8)
+        try home.fail("chain", "verify", naming: ["node.yaml:\(line):1", "cache_budget"])
+    }
+}

@@ -1,0 +1,110 @@
+import Foundation
+import Testing
+
+/// One process holds a home; all others reach it by its control socket.
+@Suite struct HolderTests {
+    /// A `blyan run` that ends with this object.
+    private final class Holder {
+        let process: Process
+        let output: URL
+
+        init(_ home: Home) throws {
+            output = home.scratch.appendingPathComponent("run.out")
+            process = try home.start(
+                ["run"], output: output, error: home.scratch.appendingPathComponent("run.err"))
+            // It says that it holds the home once it listens.
+            while try !Data(contentsOf: output).contains(UInt8(ascii: "\n")) {
+                guard process.isRunning else { throw Home.Failure(description: "run has ended") }
+                usleep(10_000)
+            }
+        }
+
+        /// Ends the process by a signal.
+        func end(_ signal: Int32) {
+            kill(process.processIdentifier, signal)
+            process.waitUntilExit()
+        }
+
+        deinit { if process.isRunning { end(SIGKILL) } }
+    }
+
+    @Test func commandsGoThroughTheHolder() throws {
+        let home = try Home(.imported)
+        let expected = try Checkpoints.expected(Checkpoints.routed)
+        let log = try home.succeed("chain", "log", "--json")
+        let show = try home.succeed("expert", "show", "layer1.expert2", "--json")
+        let holder = try Holder(home)
+        #expect(try home.succeed("chain", "log", "--json") == log)
+        #expect(try home.succeed("expert", "show", "layer1.expert2", "--json") == show)
+        #expect(try home.evaluate(expected).greedy == expected.greedy)
+        // Figures of the evaluation are there: it was the holder that ran it.
+        let list = try home.succeed("expert", "list")
+        let row = try #require(list.split(separator: "\n").first { $0.hasPrefix("layer0.router") })
+        #expect(!row.hasSuffix("0      0"), "\(row)")
+        try home.succeed("import", Checkpoints.folder("qwen3-tiny").path)
+        try home.fail(
+            "expert", "show", "layer9.expert9", "--model", "qwen3-tiny", naming: ["layer9.expert9"])
+        try home.fail("eval", naming: ["--prompt-file"])
+        holder.end(SIGTERM)
+        #expect(holder.process.terminationStatus == 0)
+        #expect(!FileManager.default.fileExists(atPath: home.socket))
+        #expect(try home.succeed("model", "list").contains("qwen3-tiny"))
+    }
+
+    @Test func aSecondHolderIsToldWhoTheFirstIs() throws {
+        let home = try Home()
+        let holder = try Holder(home)
+        try home.fail(
+            "run", naming: [home.folder.path, "process \(holder.process.processIdentifier)"])
+        #expect(holder.process.isRunning)
+        try home.succeed("chain", "verify")
+    }
+
+    @Test func aDeadHoldersSocketIsReplaced() throws {
+        let home = try Home(.imported)
+        let dead = try Holder(home)
+        dead.end(SIGKILL)
+        #expect(FileManager.default.fileExists(atPath: home.socket))
+        try home.succeed("chain", "verify")
+        let next = try Holder(home)
+        #expect(try home.succeed("chain", "verify").contains("verified"))
+        next.end(SIGINT)
+        #expect(next.process.terminationStatus == 0)
+    }
+
+    @Test func theSocketIsForItsOwnerAlone() throws {
+        let home = try Home()
+        let holder = try Holder(home)
+        let attributes = try FileManager.default.attributesOfItem(atPath: home.socket)
+        #expect(attributes[.posixPermissions] as? Int == 0o600)
+        holder.end(SIGTERM)
+    }
+
+    @Test func theHolderSurvivesAClientThatTalksNonsense() throws {
+        let home = try Home()
+        let holder = try Holder(home)
+        for bytes: [UInt8] in [[], [1], [0xFF, 0xFF, 0xFF, 0xFF], [2, 0, 0, 0, 0x7B, 0x7D]] {
+            let client = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+            defer { close(client) }
+            var address = sockaddr_un()
+            address.sun_family = sa_family_t(AF_UNIX)
+            let path = Array(home.socket.utf8)
+            try #require(path.count < 108)
+            withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path) }
+            let connected = withUnsafePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    connect(client, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+                }
+            }
+            try #require(connected == 0)
+            _ = send(client, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+        }
+        #expect(try home.succeed("chain", "verify").contains("verified"))
+        #expect(holder.process.isRunning)
+    }
+}
+
+extension Home {
+    /// The control socket.
+    var socket: String { folder.appendingPathComponent("control.sock").path }
+}
