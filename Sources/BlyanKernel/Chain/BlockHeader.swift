@@ -13,31 +13,31 @@ public struct BlockHeader: Sendable, Equatable {
     /// The previous block. DAG: the version that this block replaces, or the genesis block.
     public var previous: Digest?
     /// Blocks that must exist before this one, without repeats.
-    public var dependsOn: [Digest]
+    public var dependsOn: [Digest] = []
     /// `layer4.expert7`, or "".
-    public var expertName: String
+    public var expertName: String = ""
     /// The layer, or 0.
-    public var layerID: Int64
+    public var layerID: Int64 = 0
     /// SemVer of what the block holds, or "".
-    public var version: String
+    public var version: String = ""
     /// The payload's format: `json`, or the name that a format plugin serves.
-    public var payloadType: String
+    public var payloadType: String = ""
     /// SHA-256 of the whole payload, or nil without one.
     public var payloadHash: Digest?
     /// Bytes of the payload.
-    public var payloadSize: Int64
+    public var payloadSize: Int64 = 0
     /// RFC 6962 root over the payload's leaves, or nil without one.
     public var merkleRoot: Digest?
     /// Further signed facts, an object.
-    public var metadata: [String: JSONValue]
+    public var metadata: [String: JSONValue] = [:]
     /// UTC milliseconds.
     public var timestamp: Int64
     /// Leading zero bits that the block's hash must have.
-    public var difficulty: Int64
+    public var difficulty: Int64 = 0
     /// A decimal string that the stamp varies.
-    public var nonce: String
+    public var nonce: String = ""
     /// The signer's compressed public key in hex.
-    public var miner: String
+    public var miner: String = ""
 
     /// Limits that a header keeps.
     public enum Limit {
@@ -58,18 +58,6 @@ public struct BlockHeader: Sendable, Equatable {
         self.index = index
         self.previous = previous
         self.timestamp = timestamp
-        dependsOn = []
-        expertName = ""
-        layerID = 0
-        version = ""
-        payloadType = ""
-        payloadHash = nil
-        payloadSize = 0
-        merkleRoot = nil
-        metadata = [:]
-        difficulty = 0
-        nonce = ""
-        miner = ""
     }
 
     /// The canonical form (RFC 8785) that is hashed and signed: every field but the signature.

@@ -1,7 +1,7 @@
 /// Reads the JSON that the chain allows, strictly: RFC 8259 grammar, no floats, no duplicate keys, no deep nesting.
 struct JSONParser {
     private let bytes: [UInt8]
-    private var at = 0
+    private var at: Int
 
     /// Reads one value that fills `bytes`.
     ///
@@ -15,7 +15,23 @@ struct JSONParser {
         return value
     }
 
-    private init(bytes: [UInt8]) { self.bytes = bytes }
+    /// Reads the value that begins at `at`, which moves behind it.
+    ///
+    /// - Parameter depth: arrays and objects that it lies in.
+    /// - Throws: As ``parse(_:)``.
+    static func next(in bytes: [UInt8], _ at: inout Int, depth: Int) throws(KernelError)
+        -> JSONValue
+    {
+        var parser = JSONParser(bytes: bytes, at: at)
+        let value = try parser.value(depth: depth)
+        at = parser.at
+        return value
+    }
+
+    private init(bytes: [UInt8], at: Int = 0) {
+        self.bytes = bytes
+        self.at = at
+    }
 
     private func error(_ what: String) -> KernelError {
         KernelError(.malformed, "JSON \(what) at byte \(at)")
