@@ -1,3 +1,6 @@
+internal import Foundation
+internal import Synchronization
+
 /// Merkle tree hash of RFC 6962, section 2.1, over SHA-256.
 public enum Merkle {
     /// Leaves that a format gives no table for have this many bytes.
@@ -11,25 +14,27 @@ public enum Merkle {
         return hasher.finalize()
     }
 
-    /// Hash of an inner node: SHA-256(0x01 ‖ left ‖ right).
-    public static func node(_ left: Digest, _ right: Digest) -> Digest {
-        SHA256.hash(1, left, right)
-    }
-
     /// Root over leaf hashes; of no leaves the hash of nothing.
     ///
-    /// Adjacent pairs are joined level by level and an odd one is carried up, which gives the RFC's tree.
+    /// An inner node is SHA-256(0x01 ‖ left ‖ right). Adjacent nodes are joined level by level and an odd one is
+    /// carried up, which gives the RFC's tree. Large levels are joined on all cores: it is what opening a large
+    /// payload waits for.
     public static func root(_ leaves: [Digest]) -> Digest {
         guard !leaves.isEmpty else { return SHA256.hash([]) }
         var level = leaves
         while level.count > 1 {
-            var next: [Digest] = []
-            next.reserveCapacity((level.count + 1) / 2)
-            for i in stride(from: 0, to: level.count - 1, by: 2) {
-                next.append(node(level[i], level[i + 1]))
+            let pairs = level.count / 2
+            let pieces = max(1, min(ProcessInfo.processInfo.activeProcessorCount, pairs / 512))
+            let next = Mutex<[[Digest]]>(Array(repeating: [], count: pieces))
+            let below = level
+            DispatchQueue.concurrentPerform(iterations: pieces) { piece in
+                var hasher = SHA256()
+                let nodes = (piece * pairs / pieces..<(piece + 1) * pairs / pieces).map {
+                    hasher.hash(1, below[2 * $0], below[2 * $0 + 1])
+                }
+                next.withLock { $0[piece] = nodes }
             }
-            if level.count % 2 == 1, let odd = level.last { next.append(odd) }
-            level = next
+            level = next.withLock { $0.flatMap { $0 } } + below.suffix(below.count % 2)
         }
         return level[0]
     }

@@ -8,7 +8,17 @@ public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
     /// All zero bytes; names nothing.
     public static let zero = Digest(words: (0, 0, 0, 0))
 
-    fileprivate init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }
+    private init(words: (UInt64, UInt64, UInt64, UInt64)) { self.words = words }
+
+    /// The digest that `fill` writes to 32 bytes and answers 1.
+    fileprivate init(_ fill: (UnsafeMutablePointer<UInt8>) -> Int32) {
+        self = unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 32) { out in
+            guard let base = out.baseAddress, unsafe fill(base) == 1 else {
+                preconditionFailure("OpenSSL cannot finish SHA-256")
+            }
+            return unsafe Digest(reading: base)
+        }
+    }
 
     /// Writes the 32 bytes.
     fileprivate func store(to buffer: UnsafeMutableRawBufferPointer, at offset: Int) {
@@ -163,11 +173,10 @@ public enum Hex {
 
     /// The digest of the message so far; starts a new message.
     public mutating func finalize() -> Digest {
-        var out = [UInt8](repeating: 0, count: 32)
-        let done = unsafe EVP_DigestFinal_ex(context, &out, nil)
+        let digest = unsafe Digest { out in unsafe EVP_DigestFinal_ex(context, out, nil) }
         let restarted = unsafe EVP_DigestInit_ex2(context, nil, nil)
-        precondition(done == 1 && restarted == 1, "OpenSSL cannot finish SHA-256")
-        return Digest(out) ?? .zero
+        precondition(restarted == 1, "OpenSSL cannot restart SHA-256")
+        return digest
     }
 
     /// The digest of one message.
@@ -177,23 +186,19 @@ public enum Hex {
 
     /// The digest of one message.
     public static func hash(_ bytes: UnsafeRawBufferPointer) -> Digest {
-        var out: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-        unsafe withUnsafeMutableBytes(of: &out) { out in
-            _ = unsafe COpenSSL.SHA256(
-                bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count,
-                out.baseAddress?.assumingMemoryBound(to: UInt8.self))
+        unsafe Digest { out in
+            unsafe EVP_Digest(bytes.baseAddress, bytes.count, out, nil, algorithm, nil)
         }
-        return Digest(
-            words: (out.0.bigEndian, out.1.bigEndian, out.2.bigEndian, out.3.bigEndian))
     }
 
-    /// The digest of a byte and two digests: an inner node of a Merkle tree.
-    static func hash(_ prefix: UInt8, _ left: Digest, _ right: Digest) -> Digest {
+    /// The digest of a byte and two digests: an inner node of a Merkle tree; ends a message that was begun.
+    mutating func hash(_ prefix: UInt8, _ left: Digest, _ right: Digest) -> Digest {
         unsafe withUnsafeTemporaryAllocation(byteCount: 65, alignment: 8) { buffer in
             unsafe buffer[0] = prefix
             unsafe left.store(to: buffer, at: 1)
             unsafe right.store(to: buffer, at: 33)
-            return unsafe hash(UnsafeRawBufferPointer(buffer))
+            unsafe update(UnsafeRawBufferPointer(buffer))
         }
+        return finalize()
     }
 }
