@@ -70,11 +70,13 @@ let package = Package(
         .systemLibrary(name: "CSecp256k1"),
         .systemLibrary(name: "CYAML"),
         .systemLibrary(name: "COpenSSL"),
+        .target(name: "BlyanJSON", swiftSettings: strict),
         .target(name: "BlyanYAML", dependencies: ["CYAML"], swiftSettings: strict),
         .target(
             name: "BlyanKernel",
             dependencies: [
-                "BlyanYAML", "CBlyanFault", "CBlyanPlugin", "CLevelDB", "CLinux", "CSecp256k1",
+                "BlyanJSON", "BlyanYAML", "CBlyanFault", "CBlyanPlugin", "CLevelDB", "CLinux",
+                "CSecp256k1",
                 "COpenSSL",
             ],
             exclude: ["Storage/STORAGE.md"],
@@ -84,11 +86,12 @@ let package = Package(
             name: "BlyanPluginKit", dependencies: ["CBlyanPlugin"], swiftSettings: strict),
         .target(
             name: "BlyanModel",
-            dependencies: ["BlyanKernel", "BlyanYAML", "CBlyanMath", "CBlyanPlugin"],
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanYAML", "CBlyanMath", "CBlyanPlugin"],
             resources: [.embedInCode("../../Manifests/node.schema.json")],
             swiftSettings: strict),
         .target(
-            name: "BlyanServer", dependencies: ["BlyanModel", "BlyanKernel"], swiftSettings: strict),
+            name: "BlyanServer", dependencies: ["BlyanJSON", "BlyanModel", "BlyanKernel"],
+            swiftSettings: strict),
         plugin("PickleLegacy", in: "Formats"),
         plugin("TensorBlock", in: "Formats"),
         plugin("TopK", in: "Routers"),
@@ -100,7 +103,7 @@ let package = Package(
         .executableTarget(
             name: "blyan",
             dependencies: [
-                "BlyanKernel", "BlyanModel", "BlyanServer",
+                "BlyanJSON", "BlyanKernel", "BlyanModel", "BlyanServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             // Beside the binary: what "init" copies into a home.
@@ -109,7 +112,8 @@ let package = Package(
         .executableTarget(
             name: "blyan-bench",
             dependencies: [
-                "BlyanKernel", "BlyanModel", "BlyanServer", "CBlyanMath", "CBlyanPlugin",
+                "BlyanJSON", "BlyanKernel", "BlyanModel", "BlyanServer", "CBlyanMath",
+                "CBlyanPlugin",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -120,7 +124,8 @@ let package = Package(
             name: "CrashChild", dependencies: ["BlyanKernel"], path: "Tests/CrashChild",
             swiftSettings: testing),
         .testTarget(
-            name: "BlyanKernelTests", dependencies: ["BlyanKernel", "BlyanYAML", "CrashChild"],
+            name: "BlyanKernelTests",
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanYAML", "CrashChild"],
             swiftSettings: testing),
         .testTarget(name: "ArchitectureTests", swiftSettings: testing),
         .testTarget(

@@ -1,3 +1,4 @@
+public import BlyanJSON
 public import BlyanYAML
 
 /// What went wrong in the kernel: an open set of codes, a sentence, and what to do about it.
@@ -55,6 +56,13 @@ public struct KernelError: Error, Sendable, CustomStringConvertible {
     public static func reading<R>(_ body: () throws(YAMLError) -> R) throws(KernelError) -> R {
         do throws(YAMLError) { return try body() } catch {
             throw KernelError(.config, error.message)
+        }
+    }
+
+    /// Runs `body`; what is wrong with JSON is an error of code `malformed` or `limit`.
+    public static func parsing<R>(_ body: () throws(JSONError) -> R) throws(KernelError) -> R {
+        do throws(JSONError) { return try body() } catch {
+            throw KernelError(error.isLimit ? .limit : .malformed, error.message)
         }
     }
 

@@ -1,3 +1,4 @@
+internal import BlyanJSON
 public import BlyanKernel
 public import BlyanModel
 public import Foundation

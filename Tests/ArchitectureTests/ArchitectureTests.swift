@@ -13,11 +13,14 @@ import Testing
         "CLevelDB", "CSecp256k1", "CYAML", "COpenSSL", "CLinux", "CBlyanFault",
     ]
     static func allowed(_ module: String) -> Set<String> {
-        let model: Set<String> = ["BlyanKernel", "BlyanYAML", "CBlyanMath", "CBlyanPlugin"]
+        let model: Set<String> = [
+            "BlyanJSON", "BlyanKernel", "BlyanYAML", "CBlyanMath", "CBlyanPlugin",
+        ]
         switch module {
+        case "BlyanJSON": return []
         case "BlyanYAML": return ["CYAML"]
         case "BlyanKernel":
-            return system.subtracting(["CYAML"]).union(["BlyanYAML", "CBlyanPlugin"])
+            return system.subtracting(["CYAML"]).union(["BlyanJSON", "BlyanYAML", "CBlyanPlugin"])
         case "BlyanPluginKit": return ["CBlyanPlugin"]
         case "BlyanModel": return model
         case _ where services.contains(module): return model.union(["BlyanModel"])
@@ -65,7 +68,7 @@ import Testing
     @Test func theKernelStaysTiny() throws {
         let files = try SourceTree.files(in: ["Sources/BlyanKernel"], ["swift"])
         let count = files.reduce(0) { $0 + $1.codeLineCount }
-        #expect(count <= 3_400)
+        #expect(count <= 3_300)
     }
 
     /// Nothing of a plugin is in the host: what only a plugin may know, by the plugin that knows it.

@@ -176,6 +176,18 @@ private let shapes = [
         }
     }
 
+    /// Quantising activations must not turn what is no number into one.
+    @Test(arguments: dtypes) func notANumberStaysNotANumber(dtype: UInt32) {
+        var random = SeededGenerator(state: 5)
+        let weights = Weights(dtype, rows: 3, columns: 70, &random)
+        for place in [0, 63, 64, 69] {
+            var x = [Float](repeating: 1, count: 70)
+            x[place] = .nan
+            let y = weights.multiply(x, tokens: 1)
+            #expect(y.allSatisfy { $0.isNaN })
+        }
+    }
+
     @Test func everyHalfIsConvertedExactly() {
         let codes = (0..<65536).map { UInt16($0) }
         for isa in [Int32(BLYAN_ISA_PORTABLE)] + variants {

@@ -1,3 +1,5 @@
+public import BlyanJSON
+
 /// What a block says and signs: eighteen fields, every one present in every header.
 ///
 /// Absent is "", [], {} or 0 by the field's type. The block's hash is SHA-256 of ``canonical()``.

@@ -1,3 +1,5 @@
+public import BlyanJSON
+
 /// What distinguishes one chain from another; the mechanism is the same for all.
 public struct ChainSpec: Sendable {
     /// How blocks follow one another.

@@ -1,3 +1,5 @@
+public import BlyanJSON
+
 /// What never changes on a network: the payload of the first block of chain A, whose hash is the network's identity.
 public struct GenesisPact: Sendable, Equatable {
     /// The network's name.

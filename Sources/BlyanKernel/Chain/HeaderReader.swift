@@ -1,3 +1,5 @@
+internal import BlyanJSON
+
 /// Reads a canonical header line in one pass: each field where its canonical order puts it.
 ///
 /// What it takes is canonical by construction; the hash is that of the line without its signature.
@@ -53,7 +55,7 @@ struct HeaderReader {
 
     /// What to say when neither the field nor the end that must come next is there.
     private func misplaced(_ key: StaticString?) -> KernelError {
-        do throws(KernelError) {
+        do throws(JSONError) {
             guard case .object(let fields) = try JSONValue(canonical: line) else {
                 return KernelError(.malformed, "a header is not a JSON object")
             }
@@ -62,7 +64,7 @@ struct HeaderReader {
             }
             return KernelError(.malformed, "a header lacks the field \"\(key)\"")
         } catch {
-            return error
+            return KernelError(error.isLimit ? .limit : .malformed, error.message)
         }
     }
 
@@ -85,7 +87,9 @@ struct HeaderReader {
     /// Any value, which must be canonical.
     private mutating func value() throws(KernelError) -> JSONValue {
         let start = at
-        let value = try JSONParser.next(in: line, &at, depth: 1)
+        let value = try KernelError.parsing { () throws(JSONError) in
+            try JSONValue(in: line, at: &at, depth: 1)
+        }
         guard value.canonical().elementsEqual(line[start..<at]) else {
             throw KernelError(.malformed, "JSON is not canonical (RFC 8785) from byte \(start) on")
         }
@@ -121,7 +125,7 @@ struct HeaderReader {
 
     private mutating func natural(_ key: StaticString) throws(KernelError) -> Int64 {
         try self.key(key)
-        guard let value = try? JSONParser.next(in: line, &at, depth: 1).int, value >= 0 else {
+        guard let value = try? JSONValue(in: line, at: &at, depth: 1).int, value >= 0 else {
             throw wrong(key, "an integer from 0 to 2^53 − 1")
         }
         return value

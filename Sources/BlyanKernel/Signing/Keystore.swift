@@ -1,3 +1,4 @@
+internal import BlyanJSON
 internal import COpenSSL
 public import Foundation
 

@@ -1,3 +1,5 @@
+public import BlyanJSON
+
 /// Something other than a block that is signed: a submission, transfer, verdict or receipt.
 ///
 /// The digest binds its kind and its network, so that a signature of one thing is never that of another.
@@ -21,7 +23,9 @@ public struct Statement: Sendable, Equatable {
             throw KernelError(.malformed, "a statement's kind is not 1 to 32 of a-z, 0-9 and -")
         }
         let bytes = body.canonical()
-        self.body = try JSONValue(canonical: bytes)
+        self.body = try KernelError.parsing { () throws(JSONError) in
+            try JSONValue(canonical: bytes)
+        }
         self.kind = kind
         digest = SHA256.hash(Array("blyan/\(kind)/1\n".utf8) + genesis.bytes + bytes)
     }

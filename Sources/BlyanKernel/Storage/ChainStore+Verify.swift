@@ -1,3 +1,4 @@
+internal import BlyanJSON
 internal import Foundation
 internal import Synchronization
 
@@ -149,7 +150,8 @@ extension ChainStore {
         }
 
         func document(_ block: Block) throws(KernelError) -> JSONValue {
-            try JSONValue(parsing: store.document(block))
+            let bytes = try store.document(block)
+            return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
         }
         func head(of chain: String) throws(KernelError) -> Block? { heads[chain] }
         func block(_ hash: Digest) throws(KernelError) -> Block? { blocks[hash] }

@@ -1,3 +1,4 @@
+internal import BlyanJSON
 public import Foundation
 internal import Synchronization
 
@@ -168,7 +169,8 @@ extension ChainStore {
 
         func head(of chain: String) throws(KernelError) -> Block? { heads[chain] }
         func document(_ block: Block) throws(KernelError) -> JSONValue {
-            try JSONValue(parsing: store.document(block))
+            let bytes = try store.document(block)
+            return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
         }
         func block(_ hash: Digest) throws(KernelError) -> Block? {
             if let block = batch[hash] ?? store.pending[hash] { return block }

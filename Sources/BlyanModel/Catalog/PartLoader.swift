@@ -33,7 +33,7 @@ struct PartLoader: Sendable {
         var matrices: [String: WeightMatrix] = [:]
         var vectors: [String: [Float]] = [:]
         var owned = 0
-        let compute = computes(layout, described, format)
+        let compute = try computes(layout, described, payload, format)
         for tensor in layout.tensors {
             guard let index = described.firstIndex(where: { $0.name == tensor.name }) else {
                 if tensor.optional { continue }
@@ -81,7 +81,7 @@ struct PartLoader: Sendable {
         }
         let run: PartWeights.ExpertCompute = { work in
             guard try unsafe format.compute(payload, work) else {
-                throw ModelError("the format of \(payload.label) does not compute its layout")
+                throw ModelError("the format of \(payload.label) stopped computing its layout")
             }
         }
         return unsafe PartWeights(
@@ -100,12 +100,17 @@ struct PartLoader: Sendable {
             && (!isScaled || tensor.scales.lowerBound % 4 == 0)
     }
 
-    /// Whether the format computes this part itself: an expert with a matrix that the host cannot view.
+    /// Whether the format computes this part itself: an expert with a matrix that the host cannot view, and a format
+    /// that does not answer an empty share with "unsupported".
     private func computes(
-        _ layout: PartLayout, _ described: [TensorDescription], _ format: FormatPlugin
-    ) -> Bool {
+        _ layout: PartLayout, _ described: [TensorDescription], _ payload: MappedPayload,
+        _ format: FormatPlugin
+    ) throws -> Bool {
         let isExpert = layout.name.contains(".expert") || layout.name.hasSuffix(".shared")
         guard isExpert, format.canCompute else { return false }
-        return described.contains { $0.rows > 1 && !isViewable($0, format) }
+        guard described.contains(where: { $0.rows > 1 && !isViewable($0, format) }) else {
+            return false
+        }
+        return try unsafe format.compute(payload, blyan_compute())
     }
 }

@@ -1,3 +1,4 @@
+internal import BlyanJSON
 public import BlyanKernel
 internal import CBlyanPlugin
 internal import Foundation

@@ -11,6 +11,8 @@ public final class PluginSet: Sendable {
     /// The manifest that says which plugins are enabled.
     public let node: NodeManifest
     private let host: PluginHost
+    // Read once: what an operator edits meanwhile is for the next generation.
+    private let manifests: [String: Result<PluginManifest, KernelError>]
     private let loaded = Mutex<[String: Result<LoadedPlugin, KernelError>]>([:])
 
     /// The first generation; nothing is loaded yet.
@@ -22,6 +24,10 @@ public final class PluginSet: Sendable {
         self.node = node
         self.host = host
         self.generation = generation
+        manifests = Dictionary(
+            node.plugins.map { name in
+                (name, Result { () throws(KernelError) in try Self.manifest(of: name, node) })
+            }, uniquingKeysWith: { first, _ in first })
     }
 
     /// The next generation, by a manifest that may have changed: every plugin is loaded and checked first.
@@ -38,7 +44,7 @@ public final class PluginSet: Sendable {
     ///
     /// - Throws: ``KernelError`` naming the plugin, what is wrong and what mends it.
     public func plugin(_ name: String) throws(KernelError) -> LoadedPlugin {
-        guard node.plugins.contains(name) else {
+        guard let manifest = manifests[name] else {
             throw KernelError(
                 .plugin, "plugin \"\(name)\" is not enabled on this node",
                 hint: "list it in \(node.path)")
@@ -46,7 +52,7 @@ public final class PluginSet: Sendable {
         let result = loaded.withLock { loaded in
             if let known = loaded[name] { return known }
             let result = Result { () throws(KernelError) in
-                try host.load(manifest(of: name), libraryFolders: node.libraryFolders)
+                try host.load(manifest.get(), libraryFolders: node.libraryFolders)
             }
             loaded[name] = result
             return result
@@ -58,11 +64,8 @@ public final class PluginSet: Sendable {
     ///
     /// - Throws: as ``plugin(_:)``, or the plugin to enable and the manifest line to add.
     public func format(for payloadType: String) throws(KernelError) -> FormatPlugin {
-        for name in node.formats {
-            guard let manifest = try? manifest(of: name),
-                manifest.payloadTypes.contains(payloadType)
-            else { continue }
-            return try typed(name, .format, FormatPlugin.init)
+        if let format = try format(where: { $0.payloadTypes.contains(payloadType) }) {
+            return format
         }
         throw node.notEnabled(payloadType: payloadType)
     }
@@ -71,11 +74,23 @@ public final class PluginSet: Sendable {
     ///
     /// - Throws: as ``plugin(_:)``.
     public func format(forFileExtension suffix: String) throws(KernelError) -> FormatPlugin? {
+        try format(where: { $0.fileExtensions.contains(suffix) })
+    }
+
+    /// The first enabled format whose manifest says so; if there is none, a manifest that cannot be read is the reason.
+    private func format(
+        where isWanted: (PluginManifest) -> Bool
+    ) throws(KernelError) -> FormatPlugin? {
+        var failure: KernelError?
         for name in node.formats {
-            guard let manifest = try? manifest(of: name), manifest.fileExtensions.contains(suffix)
-            else { continue }
-            return try typed(name, .format, FormatPlugin.init)
+            switch manifests[name] {
+            case .success(let manifest) where isWanted(manifest):
+                return try typed(name, .format, FormatPlugin.init)
+            case .failure(let error): failure = failure ?? error
+            default: continue
+            }
         }
+        if let failure { throw failure }
         return nil
     }
 
@@ -105,7 +120,9 @@ public final class PluginSet: Sendable {
         return try wrap(plugin)
     }
 
-    private func manifest(of name: String) throws(KernelError) -> PluginManifest {
+    private static func manifest(
+        of name: String, _ node: NodeManifest
+    ) throws(KernelError) -> PluginManifest {
         let manifest = try PluginManifest(path: node.manifestPath(of: name))
         guard manifest.name == name else {
             throw KernelError(

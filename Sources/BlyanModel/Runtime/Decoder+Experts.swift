@@ -159,7 +159,8 @@ extension Decoder {
         try failure.rethrow()
     }
 
-    /// x[row] += share · (down · hidden) for every group; a task owns its output columns, so groups add in order.
+    /// x[row] += share · (down · hidden) for every group; a task owns its output columns, in the residual stream and
+    /// in the one scratch buffer that all groups use, so groups add in order.
     private func runOutput(_ groups: [ExpertGroup], _ layouts: [GroupLayout]) throws {
         let hidden = config.hiddenSize
         var inputs: [UnsafeRawPointer?] = unsafe []
@@ -176,28 +177,26 @@ extension Decoder {
         }
         let largest = groups.map(\.rows.count).max() ?? 0
         let tasks = shares(hidden)
-        let span = tasks.map(\.count).max() ?? 0
-        scratch.output.reserve(tasks.count * largest * span)
+        scratch.output.reserve(largest * hidden)
         let failure = FirstFailure()
         pool.run(tasks.count) { task in
             let rows = tasks[task]
             let (begin, end) = (UInt64(rows.lowerBound), UInt64(rows.upperBound))
-            let out = unsafe scratch.output.pointer + task * largest * span
+            let out = unsafe scratch.output.pointer
             for (i, group) in groups.enumerated() {
                 let layout = unsafe layouts[i]
                 let n = group.rows.count
-                let out = unsafe out - rows.lowerBound
                 if var down = unsafe layout.views?.down, let input = unsafe inputs[i] {
                     unsafe blyan_math_matmul(
-                        &down, begin, end, input, UInt64(n), out, UInt64(span))
+                        &down, begin, end, input, UInt64(n), out, UInt64(hidden))
                 } else {
                     failure.record {
-                        try unsafe computeOutput(group, layout.gate, rows, out, span)
+                        try unsafe computeOutput(group, layout.gate, rows, out)
                     }
                 }
                 for (j, row) in group.rows.enumerated() {
                     unsafe blyan_math_axpy(
-                        group.shares[j], out + j * span + rows.lowerBound,
+                        group.shares[j], out + j * hidden + rows.lowerBound,
                         scratch.x.pointer + row * hidden + rows.lowerBound, UInt64(rows.count))
                 }
             }
@@ -208,9 +207,10 @@ extension Decoder {
     /// Stage OUTPUT by the format's own computation, with weight 1: y = down · h.
     private func computeOutput(
         _ group: ExpertGroup, _ h: UnsafeMutablePointer<Float>, _ rows: Range<Int>,
-        _ y: UnsafeMutablePointer<Float>, _ stride: Int
+        _ y: UnsafeMutablePointer<Float>
     ) throws {
         let n = group.rows.count
+        let stride = config.hiddenSize
         for j in 0..<n {
             unsafe (y + j * stride + rows.lowerBound).update(repeating: 0, count: rows.count)
         }

@@ -65,12 +65,16 @@ package final class Decoder: @unchecked Sendable {
     /// Runs tokens that follow those the session has seen.
     ///
     /// - Returns: Logits of the wanted rows, vocabulary after vocabulary.
-    /// - Throws: If a token is unknown, the session is full, or a part cannot be loaded; the session then stands
-    ///   where it stood.
+    /// - Throws: If a token is unknown, the session is full, or a part cannot be loaded. Its router may have seen
+    ///   the step, so a session whose step failed half-way refuses further ones.
     package func step(_ session: Session, _ tokens: [Int], wanted: Wanted) throws -> [Float] {
         lock.lock()
         defer { lock.unlock() }
         guard !tokens.isEmpty else { throw ModelError("a step needs at least one token") }
+        guard !session.isBroken else {
+            throw ModelError(
+                "an earlier step of this request failed half-way", hint: "begin a new conversation")
+        }
         guard tokens.count <= session.capacity - session.position else {
             throw ModelError(
                 "the context is full: \(session.position) of \(session.capacity) positions are used",
@@ -88,6 +92,7 @@ package final class Decoder: @unchecked Sendable {
                 at: session.position + row, cosines: scratch.cosines.pointer + row * half,
                 sines: scratch.sines.pointer + row * half)
         }
+        session.isBroken = true
         for layer in config.layers.indices {
             try attend(layer, session, n)
             try feedForward(layer, session, n)
@@ -128,6 +133,7 @@ package final class Decoder: @unchecked Sendable {
                 hint: "run `blyan chain check --read-data`: it names the payload")
         }
         session.position += n
+        session.isBroken = false
         onUse(used)
     }
 
@@ -181,8 +187,9 @@ package final class Decoder: @unchecked Sendable {
         let scale = 1 / Float(headSize).squareRoot()
         let allKeys = unsafe session.cache.keys(layer)
         let allValues = unsafe session.cache.values(layer)
-        // One task a head, or a block of queries of one head: each has its own scores.
-        let block = max(1, n / max(1, pool.threads * 4))
+        // One task a head, or a block of queries of one head where heads alone are too few to share out: each has
+        // its own scores, as many as the context is long.
+        let block = max(1, n / (1 + 4 * pool.threads / heads))
         let blocks = (n + block - 1) / block
         let reach = min(first + n, window ?? Int.max)
         scratch.scores.reserve(heads * blocks * reach)

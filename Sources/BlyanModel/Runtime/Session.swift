@@ -7,6 +7,8 @@ public final class Session: @unchecked Sendable {
     let router: (any RequestRouter)?
     /// Tokens that have been run, and so the position of the next one.
     public internal(set) var position = 0
+    /// Whether a step began and did not end: then router and cache may disagree on where the request stands.
+    var isBroken = false
 
     /// Positions that fit.
     public var capacity: Int { cache.capacity }

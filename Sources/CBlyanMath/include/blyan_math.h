@@ -7,7 +7,7 @@
  *  - f32, f16, bf16: sixteen f32 lanes; element k goes to lane k % 16 by fused multiply-add, k ascending; the tail
  *    is as if padded with zeros; then lanes are added as a tree: 8 + 8, 4 + 4, 2 + 2, 1 + 1
  *    (lane i with lane i + 8, then i + 4, ...).
- *  - i8: activations are quantised a block of 64 at a time (scale = max|x| / 127, round half to even, 0 if max is 0);
+ *  - i8: activations are quantised a block of 64 at a time (scale = max|x| / 127, round half to even, 0 if max is 0; NaN if an x is NaN);
  *    lane l of block b holds the exact int32 sum of the products of elements 64b + 4l ... 64b + 4l + 3, is
  *    converted to f32 and added by fused multiply-add with the block's scale to lane l, b ascending;
  *    the tree as above; then times the row's scale.
@@ -23,7 +23,7 @@ enum {
     BLYAN_ISA_PORTABLE = 0,
     BLYAN_ISA_AVX2 = 1,      /**< AVX2, FMA, F16C */
     BLYAN_ISA_AVX512 = 2,    /**< AVX-512 F, BW, DQ, VL, VNNI */
-    BLYAN_ISA_NEON = 3       /**< aarch64 with dot product */
+    BLYAN_ISA_NEON = 3       /**< aarch64 */
 };
 
 /** The instruction set in use. [any-thread] */

@@ -102,7 +102,7 @@ typedef struct blyan_host {
     /** SHA-256 of bytes (borrowed) into digest[32], which the caller owns. [any-thread] */
     blyan_status (*sha256)(void *context, blyan_bytes bytes, uint8_t *digest);
 
-    /** Nanoseconds since some fixed point; 0 for a plugin declared deterministic. [any-thread] */
+    /** Nanoseconds since some fixed point. [any-thread] */
     uint64_t (*monotonic_ns)(void *context);
 
     /** 1 if the work under way in the calling thread should stop, else 0. [any-thread] */
@@ -250,14 +250,15 @@ typedef struct blyan_compute {
     uint64_t h_stride;
     const float *weight; /**< stage OUTPUT: one a token; stage HIDDEN: NULL */
     float *y;            /**< stage OUTPUT: tokens rows of y_stride floats, added to; stage HIDDEN: NULL */
-    uint64_t y_stride;
+    uint64_t y_stride;   /**< not less than the rows of down, as h_stride is not less than those of gate */
 } blyan_compute;
 
 typedef struct blyan_format_compute {
     uint32_t struct_size;
     uint32_t reserved;
     /** Does one stage for one row range: never a row, never a token at a time. Distinct row ranges of one stage
-     *  may run at once. BLYAN_E_UNSUPPORTED: the host decodes instead. [any-thread] */
+     *  may run at once. Before the first share of a payload the host asks with an empty one (no rows, no tokens, no
+     *  arrays): BLYAN_E_UNSUPPORTED then makes it decode instead; later it is a failure. [any-thread] */
     blyan_status (*compute)(void *instance, const blyan_payload *payload, const blyan_compute *work,
                             blyan_error *error);
 } blyan_format_compute;
@@ -316,8 +317,9 @@ typedef struct blyan_leaf {
 typedef struct blyan_format_leaves {
     uint32_t struct_size;
     uint32_t reserved;
-    /** Fills leaves[0 ..< min(capacity, n)], sets *count = n. The host checks that they partition [0, covered),
-     *  hashes them and compares the signed root. [any-thread] */
+    /** Fills leaves[0 ..< min(capacity, n)], sets *count = n: they are to partition [0, covered). Drawn for formats
+     *  with leaves of their own; this host reads payloads whose leaves have one size, and does not call it yet.
+     *  [any-thread] */
     blyan_status (*leaves)(void *instance, const blyan_payload *payload, blyan_leaf *leaves, uint64_t capacity,
                            uint64_t *count, blyan_error *error);
 } blyan_format_leaves;

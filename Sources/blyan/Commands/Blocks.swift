@@ -1,3 +1,4 @@
+internal import BlyanJSON
 internal import ArgumentParser
 internal import BlyanKernel
 internal import BlyanModel

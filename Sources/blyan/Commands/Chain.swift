@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import BlyanJSON
 internal import BlyanKernel
 internal import BlyanModel
 internal import BlyanServer

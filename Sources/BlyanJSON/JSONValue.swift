@@ -52,10 +52,11 @@ public enum JSONValue: Sendable, Equatable {
 }
 
 /// Writing the canonical form of RFC 8785 (JCS) for the values that the chain allows.
-enum Canonical {
+public enum Canonical {
     private static let hex = Array("0123456789abcdef".utf8)
 
-    static func write(_ value: JSONValue, to out: inout [UInt8]) {
+    /// Appends a value's canonical form.
+    public static func write(_ value: JSONValue, to out: inout [UInt8]) {
         switch value {
         case .null: out.append(contentsOf: "null".utf8)
         case .bool(let flag): out.append(contentsOf: (flag ? "true" : "false").utf8)
@@ -82,11 +83,13 @@ enum Canonical {
         }
     }
 
-    static func write(_ number: Int64, to out: inout [UInt8]) {
+    /// Appends an integer.
+    public static func write(_ number: Int64, to out: inout [UInt8]) {
         out.append(contentsOf: String(number).utf8)
     }
 
-    static func write(_ text: String, to out: inout [UInt8]) {
+    /// Appends text with its quotes.
+    public static func write(_ text: String, to out: inout [UInt8]) {
         out.append(UInt8(ascii: "\""))
         for byte in text.utf8 {
             switch byte {

@@ -1,12 +1,12 @@
 /// Reads the JSON that the chain allows, strictly: RFC 8259 grammar, no floats, no duplicate keys, no deep nesting.
 struct JSONParser {
     private let bytes: [UInt8]
-    private var at: Int
+    fileprivate var at: Int
 
     /// Reads one value that fills `bytes`.
     ///
-    /// - Throws: ``KernelError`` with code `malformed` naming the byte offset, or `limit`.
-    static func parse(_ bytes: [UInt8]) throws(KernelError) -> JSONValue {
+    /// - Throws: ``JSONError`` naming the byte.
+    static func parse(_ bytes: [UInt8]) throws(JSONError) -> JSONValue {
         var parser = JSONParser(bytes: bytes)
         parser.skipSpace()
         let value = try parser.value(depth: 0)
@@ -15,26 +15,13 @@ struct JSONParser {
         return value
     }
 
-    /// Reads the value that begins at `at`, which moves behind it.
-    ///
-    /// - Parameter depth: arrays and objects that it lies in.
-    /// - Throws: As ``parse(_:)``.
-    static func next(in bytes: [UInt8], _ at: inout Int, depth: Int) throws(KernelError)
-        -> JSONValue
-    {
-        var parser = JSONParser(bytes: bytes, at: at)
-        let value = try parser.value(depth: depth)
-        at = parser.at
-        return value
-    }
-
-    private init(bytes: [UInt8], at: Int = 0) {
+    fileprivate init(bytes: [UInt8], at: Int = 0) {
         self.bytes = bytes
         self.at = at
     }
 
-    private func error(_ what: String) -> KernelError {
-        KernelError(.malformed, "JSON \(what) at byte \(at)")
+    private func error(_ what: String) -> JSONError {
+        JSONError("JSON \(what) at byte \(at)")
     }
 
     private var next: UInt8? { at < bytes.count ? bytes[at] : nil }
@@ -43,17 +30,17 @@ struct JSONParser {
         while let byte = next, byte == 32 || byte == 9 || byte == 10 || byte == 13 { at += 1 }
     }
 
-    private mutating func expect(_ byte: UInt8) throws(KernelError) {
+    private mutating func expect(_ byte: UInt8) throws(JSONError) {
         guard next == byte else {
             throw error("lacks '\(Character(UnicodeScalar(byte)))'")
         }
         at += 1
     }
 
-    private mutating func value(depth: Int) throws(KernelError) -> JSONValue {
+    fileprivate mutating func value(depth: Int) throws(JSONError) -> JSONValue {
         guard depth <= JSONValue.depthLimit else {
-            throw KernelError(
-                .limit, "JSON nests deeper than \(JSONValue.depthLimit) at byte \(at)")
+            throw JSONError(
+                "JSON nests deeper than \(JSONValue.depthLimit) at byte \(at)", isLimit: true)
         }
         switch next {
         case UInt8(ascii: "{"): return try object(depth: depth)
@@ -66,14 +53,13 @@ struct JSONParser {
         }
     }
 
-    private mutating func word(_ word: String, _ value: JSONValue) throws(KernelError) -> JSONValue
-    {
+    private mutating func word(_ word: String, _ value: JSONValue) throws(JSONError) -> JSONValue {
         guard bytes[at...].starts(with: word.utf8) else { throw error("has an unknown word") }
         at += word.utf8.count
         return value
     }
 
-    private mutating func object(depth: Int) throws(KernelError) -> JSONValue {
+    private mutating func object(depth: Int) throws(JSONError) -> JSONValue {
         try expect(UInt8(ascii: "{"))
         skipSpace()
         var members: [String: JSONValue] = [:]
@@ -100,7 +86,7 @@ struct JSONParser {
         return .object(members)
     }
 
-    private mutating func array(depth: Int) throws(KernelError) -> JSONValue {
+    private mutating func array(depth: Int) throws(JSONError) -> JSONValue {
         try expect(UInt8(ascii: "["))
         skipSpace()
         var items: [JSONValue] = []
@@ -119,7 +105,7 @@ struct JSONParser {
         return .array(items)
     }
 
-    private mutating func integer() throws(KernelError) -> Int64 {
+    private mutating func integer() throws(JSONError) -> Int64 {
         let start = at
         let negative = next == UInt8(ascii: "-")
         if negative { at += 1 }
@@ -146,7 +132,7 @@ struct JSONParser {
         return negative ? -value : value
     }
 
-    private mutating func string() throws(KernelError) -> String {
+    private mutating func string() throws(JSONError) -> String {
         try expect(UInt8(ascii: "\""))
         let start = at
         while let byte = next, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 32 {
@@ -177,7 +163,7 @@ struct JSONParser {
         return text
     }
 
-    private mutating func escape(into out: inout [UInt8]) throws(KernelError) {
+    private mutating func escape(into out: inout [UInt8]) throws(JSONError) {
         guard let byte = next else { throw error("ends inside an escape") }
         at += 1
         switch byte {
@@ -202,7 +188,7 @@ struct JSONParser {
         }
     }
 
-    private mutating func hexUnit() throws(KernelError) -> UInt16 {
+    private mutating func hexUnit() throws(JSONError) -> UInt16 {
         guard at + 4 <= bytes.count,
             let text = String(validating: bytes[at..<at + 4], as: UTF8.self),
             let unit = UInt16(text, radix: 16), !text.hasPrefix("+"), !text.hasPrefix("-")
@@ -213,21 +199,31 @@ struct JSONParser {
 }
 
 extension JSONValue {
+    /// Reads the value that begins at byte `at`, which moves behind it.
+    ///
+    /// - Parameter depth: arrays and objects that it lies in.
+    /// - Throws: ``JSONError`` naming the byte.
+    public init(in bytes: [UInt8], at: inout Int, depth: Int) throws(JSONError) {
+        var parser = JSONParser(bytes: bytes, at: at)
+        self = try parser.value(depth: depth)
+        at = parser.at
+    }
+
     /// Reads JSON text that need not be canonical.
     ///
-    /// - Throws: ``KernelError`` with code `malformed` naming the byte offset, or `limit`.
-    public init(parsing bytes: [UInt8]) throws(KernelError) { self = try JSONParser.parse(bytes) }
+    /// - Throws: ``JSONError`` naming the byte.
+    public init(parsing bytes: [UInt8]) throws(JSONError) { self = try JSONParser.parse(bytes) }
 
     /// Reads JSON that must be in canonical form.
     ///
-    /// - Throws: ``KernelError`` with code `malformed` naming the first byte that differs, or `limit`.
-    public init(canonical bytes: [UInt8]) throws(KernelError) {
+    /// - Throws: ``JSONError`` naming the first byte that differs.
+    public init(canonical bytes: [UInt8]) throws(JSONError) {
         self = try JSONParser.parse(bytes)
         let expected = canonical()
         guard expected != bytes else { return }
         let at =
             zip(expected, bytes).enumerated().first { $1.0 != $1.1 }?.offset
             ?? min(expected.count, bytes.count)
-        throw KernelError(.malformed, "JSON is not canonical (RFC 8785) from byte \(at) on")
+        throw JSONError("JSON is not canonical (RFC 8785) from byte \(at) on")
     }
 }
