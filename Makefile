@@ -27,7 +27,7 @@ test: deps lint ## Runs every test
 lint: ## Checks formatting and documentation comments
 	swift format lint --strict --recursive --parallel Package.swift Sources Plugins Tests
 
-audit: build ## Verifies an exported chain with 20 lines of Python
+audit: build ## Verifies an exported chain with a page of Python
 	Scripts/audit.sh $(BIN) $(DEMO)/audit
 
 conformance: build ## Compares with PyTorch, transformers and llama.cpp's vocabularies (downloads over 4 GB)

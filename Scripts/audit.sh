@@ -13,4 +13,5 @@ rm -rf "$home"
 for chain in A B; do
     "$blyan" block export --chain "$chain" --jsonl --home "$home" >"$home/$chain.jsonl"
 done
+"$venv/bin/python" Examples/audit/check_vectors.py
 "$venv/bin/python" Examples/audit/verify_chain.py "$home/A.jsonl" "$home/B.jsonl"

@@ -2,31 +2,52 @@
 
     blyan block export --chain A > A.jsonl; blyan block export --chain B > B.jsonl
     python verify_chain.py A.jsonl B.jsonl
+
+It checks form, hashes, signatures and links; payloads lie beside the chains, each named by its SHA-256.
 """
-import hashlib, json, sys
+import hashlib, json, re, sys
 import coincurve, rfc8785
 
 N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141  # order of secp256k1
-blocks, heads, genesis = {}, {}, ""
-for line in (line for path in sys.argv[1:] for line in open(path, "rb").read().splitlines()):
+NAME, COUNT, HASH = r'".{0,255}"', r"\d{1,16}", r'"([0-9a-f]{64})?"'
+FORM = {  # every field, and how its JSON looks
+    "block_type": NAME, "chain_id": NAME, "depends_on": r'\[("[0-9a-f]{64}",?)*\]', "difficulty": COUNT, "expert_name": NAME,
+    "index": COUNT, "layer_id": COUNT, "merkle_root": HASH, "metadata": r"\{.*\}", "miner_pub": r'"[0-9a-f]{66}"',
+    "nonce": r'"(0|[1-9]\d{0,19})?"', "payload_hash": HASH, "payload_sig": r'"[0-9a-f]{128}"', "payload_size": COUNT,
+    "payload_type": NAME, "prev_hash": HASH, "timestamp": COUNT, "version": NAME}
+
+
+def read(line):
     header = json.loads(line)
-    assert rfc8785.dumps(header) == line, "not canonical"
+    assert rfc8785.dumps(header) == line and list(header) == list(FORM), "not canonical, or not the eighteen fields and the signature"
+    for field, form in FORM.items():
+        assert re.fullmatch(form, rfc8785.dumps(header[field]).decode(), re.S), f"bad {field}"
+    assert len(set(header["depends_on"])) == len(header["depends_on"]), "a dependency twice"
     signature = bytes.fromhex(header.pop("payload_sig"))
     digest = hashlib.sha256(rfc8785.dumps(header)).digest()
-    name, r, s = digest.hex(), int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
-    assert 0 < s <= N // 2, f"{name}: high S"
+    assert 0 < int.from_bytes(signature[32:], "big") <= N // 2, "high S"
     der = coincurve.ecdsa.cdata_to_der(coincurve.ecdsa.deserialize_compact(signature))
-    key = coincurve.PublicKey(bytes.fromhex(header["miner_pub"]))
-    assert key.verify(der, digest, hasher=None), f"{name}: bad signature"
-    assert all(d in blocks for d in header["depends_on"]), f"{name}: unknown dependency"
-    if header["chain_id"] == "B":
-        above = [blocks[d]["index"] for d in header["depends_on"] if blocks[d]["chain_id"] == "B"]
-        assert header["index"] == max(above, default=-1) + 1, f"{name}: bad index"
-        assert header["prev_hash"] in (genesis, *blocks), f"{name}: bad prev_hash"
-    else:
-        index, previous = heads.get(header["chain_id"], (-1, genesis))
-        assert (header["index"], header["prev_hash"]) == (index + 1, previous), f"{name}: bad link"
-        heads[header["chain_id"]] = (header["index"], name)
-        genesis = genesis or name
-    blocks[name] = header
-print(f"{len(blocks)} blocks are canonical, signed and linked; genesis {genesis}")
+    assert coincurve.PublicKey(bytes.fromhex(header["miner_pub"])).verify(der, digest, hasher=None), "bad signature"
+    return digest.hex(), header
+
+
+def main(paths):
+    blocks, heads, genesis = {}, {}, ""
+    for line in (line for path in paths for line in open(path, "rb").read().splitlines()):
+        name, header = read(line)
+        assert all(d in blocks for d in header["depends_on"]), f"{name}: unknown dependency"
+        if header["chain_id"] == "B":
+            above = [blocks[d]["index"] for d in header["depends_on"] if blocks[d]["chain_id"] == "B"]
+            assert header["index"] == max(above, default=-1) + 1, f"{name}: bad index"
+            assert header["prev_hash"] in (genesis, *blocks), f"{name}: bad prev_hash"
+        else:
+            index, previous = heads.get(header["chain_id"], (-1, genesis))
+            assert (header["index"], header["prev_hash"]) == (index + 1, previous), f"{name}: bad link"
+            heads[header["chain_id"]] = (header["index"], name)
+            genesis = genesis or name
+        blocks[name] = header
+    print(f"{len(blocks)} blocks are canonical, signed and linked; genesis {genesis}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

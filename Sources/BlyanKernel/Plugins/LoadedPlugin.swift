@@ -103,7 +103,7 @@ internal import Synchronization
         let status = body(&error)
         guard status != BLYAN_OK else { return }
         let text = unsafe withUnsafeBytes(of: error.text) {
-            unsafe String(decoding: $0.prefix(Int(error.text_length)), as: UTF8.self)
+            unsafe String(decoding: $0.prefix(Int(error.text_length)), as: UTF8.self).printable
         }
         let reason = text.isEmpty ? "no reason given" : text
         throw KernelError(
@@ -120,6 +120,15 @@ internal import Synchronization
         case BLYAN_E_CONFIG: .config
         default: .plugin
         }
+    }
+}
+
+extension String {
+    /// Without control characters, which a plugin's words could steer a terminal with.
+    var printable: String {
+        String(
+            String.UnicodeScalarView(
+                unicodeScalars.map { $0.properties.generalCategory == .control ? " " : $0 }))
     }
 }
 

@@ -123,7 +123,8 @@ internal import Foundation
                     guard let host = unsafe HostContext.at(context) else { return }
                     let bytes = unsafe UnsafeRawBufferPointer(
                         start: message.data, count: Int(clamping: message.size))
-                    host.log(level, host.plugin, unsafe String(decoding: bytes, as: UTF8.self))
+                    host.log(
+                        level, host.plugin, unsafe String(decoding: bytes, as: UTF8.self).printable)
                 },
                 sha256: { _, bytes, digest in
                     guard let digest = unsafe digest else { return blyan_status(BLYAN_E_ARGUMENT) }
@@ -139,7 +140,7 @@ internal import Foundation
                     unsafe clock_gettime(CLOCK_MONOTONIC, &now)
                     return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
                 },
-                is_cancelled: { _ in Task.isCancelled ? 1 : 0 },
+                is_cancelled: { _ in Cancellation.isRequested() ? 1 : 0 },
                 get_service: { context, id in
                     guard let host = unsafe HostContext.at(context), let id = unsafe id else {
                         return nil

@@ -61,7 +61,7 @@ public struct PluginManifest: Sendable {
             major: UInt16(clamping: root["abi"]?["major"]?.integer ?? 0),
             minor: UInt16(clamping: root["abi"]?["minor"]?.integer ?? 0))
         callMilliseconds = root["limits"]?["call_milliseconds"]?.integer
-        payloadTypes = root["payload_types"]?.strings ?? []
+        payloadTypes = root["payload_types"]?.strings ?? (kind == .format ? [name] : [])
         fileExtensions = root["file_extensions"]?.strings ?? []
         config = root["config"] ?? YAMLNode(value: .map([]), line: root.line, column: root.column)
         if let isolation = root["isolation"], isolation.string == "process" {

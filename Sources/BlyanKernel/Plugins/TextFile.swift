@@ -7,8 +7,11 @@ package enum TextFile {
 
     /// The bytes of a file.
     static func bytes(_ path: String) throws(KernelError) -> [UInt8] {
+        guard unsafe access(path, F_OK) == 0 else {
+            throw KernelError(.io, "there is no file \(path)")
+        }
         guard let size = Disk.size(of: path), size <= sizeLimit else {
-            throw KernelError(.io, "\(path) is not a file of at most \(sizeLimit) bytes")
+            throw KernelError(.io, "\(path) is no regular file of at most \(sizeLimit) bytes")
         }
         do {
             return try Array(Data(contentsOf: URL(fileURLWithPath: path)))

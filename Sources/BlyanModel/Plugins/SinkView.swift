@@ -14,6 +14,9 @@ public protocol PayloadSink: AnyObject {
 // Safe: what it hands out lives until it ends, which is after encode returned.
 /// A sink dressed as the C struct that plugins write to, for the length of one encode call.
 @safe final class SinkView {
+    /// Bytes of one write: no machine has more, so that a plugin that says so is wrong.
+    private static let writeLimit = 1 << 44
+
     private let sink: any PayloadSink
     // The first failure of the host's own, which the caller gets instead of the plugin's words for it.
     private var failure: KernelError?
@@ -35,9 +38,8 @@ public protocol PayloadSink: AnyObject {
             context: Unmanaged.passUnretained(self).toOpaque(),
             write: { context, bytes, error in
                 unsafe SinkView.at(context).answer(error) { view throws(KernelError) in
-                    guard let count = unsafe Int(exactly: bytes.size) else {
-                        throw KernelError(.limit, "a write of more bytes than there are")
-                    }
+                    guard let count = unsafe Int(exactly: bytes.size), count <= SinkView.writeLimit
+                    else { throw KernelError(.limit, "a write of more bytes than there are") }
                     try unsafe view.sink.write(
                         UnsafeRawBufferPointer(start: bytes.data, count: count))
                 }

@@ -324,6 +324,13 @@ package final class Decoder: @unchecked Sendable {
                 matrix: matrix.verified(), input: input, tokens: n,
                 output: scratch.routerLogits.pointer, stride: shape.expertCount)
         ])
+        for i in 0..<n * shape.expertCount where unsafe !scratch.routerLogits.pointer[i].isFinite {
+            throw ModelError(
+                "the logits of \(names.router[layer]) are not finite at position \(session.position + i / shape.expertCount): its weights, or those before it, hold what is no number",
+                hint:
+                    "run `blyan chain check --read-data`; import the model again if it finds nothing"
+            )
+        }
         try unsafe router.route(
             layer: layer, rows: n, slots: slots, position: session.position,
             logits: scratch.routerLogits.pointer, ids: scratch.ids.pointer,

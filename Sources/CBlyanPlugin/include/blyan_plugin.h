@@ -11,7 +11,8 @@
  *     No exception, no panic, no Swift error leaves a function; no memory is freed by the other side.
  *  2. Each struct that grows begins with struct_size, set by whoever allocates it. New fields come only
  *     at the end; a reader touches no more than min(its own size, struct_size). Structs with no
- *     struct_size (views) never change. An array of growing structs has elements of the allocator's size.
+ *     struct_size (views), and structs that stand in arrays (blyan_tensor, blyan_payment), never change within a
+ *     major version, so that arrays are indexed as usual.
  *  3. Optional abilities are asked for by string id "area.name/revision", in both directions.
  *     An unknown id answers NULL. A released table never changes; a new one gets a new revision.
  *  4. Every fallible function returns a blyan_status and may fill the blyan_error it was given.
@@ -21,6 +22,8 @@
  *   [serial]      never called concurrently with another [serial] call on the same handle, which is the first
  *                 argument unless the comment says otherwise.
  *   [setup]       called once, before the instance is used, or after its last use.
+ * Services of the host may be called from inside any function. An instance or request handle may be NULL: the host
+ * passes it back as it is.
  *
  * Ownership. "borrowed" = valid until the call returns, never kept. "static" = valid for as long as the
  * library is mapped, which is until the process ends: a library is never unloaded.
@@ -105,7 +108,8 @@ typedef struct blyan_host {
     /** Nanoseconds since some fixed point. [any-thread] */
     uint64_t (*monotonic_ns)(void *context);
 
-    /** 1 if the work under way in the calling thread should stop, else 0. [any-thread] */
+    /** 1 if the work under way in the calling thread should stop, else 0: the client went away or the node ends.
+     *  The host's compute workers do not know it: long loops ask before they hand work out. [any-thread] */
     int32_t (*is_cancelled)(void *context);
 
     /** A further service by id (static table), or NULL if this host lacks it.
@@ -139,7 +143,7 @@ enum {
 
 #define BLYAN_TENSOR_NAME_MAX 127
 
-/** One matrix inside a payload. A vector is 1 x N. Offsets count from the payload's first byte. The host
+/** One matrix inside a payload. A vector is 1 x N. Tensors may share bytes. Offsets count from the payload's first byte. The host
  *  checks every range against the payload and every length against shape and dtype before use. */
 typedef struct blyan_tensor {
     uint32_t struct_size;
@@ -282,7 +286,7 @@ typedef struct blyan_sink {
     /** Appends bytes (borrowed) to the payload. A failure is to be passed on as it is. [serial] */
     blyan_status (*write)(void *context, blyan_bytes bytes, blyan_error *error);
     /** After the first `covered` bytes are written: the RFC 6962 leaf hashes (SHA-256 of 0x00 and the leaf) of
-     *  [0, covered) cut into leaves of leaf_size, the last one shorter; *hashes points at *count * 32 bytes, valid
+     *  [0, covered) cut into leaves of leaf_size (65536), the last one shorter; *hashes points at *count * 32 bytes, valid
      *  until encode returns. For formats that store them. Call it once; covered bytes may not follow. [serial] */
     blyan_status (*leaves)(void *context, uint64_t leaf_size, const uint8_t **hashes, uint64_t *count,
                            uint8_t *root, blyan_error *error);
@@ -293,7 +297,7 @@ typedef struct blyan_encoded {
     uint32_t struct_size;
     uint32_t reserved;
     uint64_t covered;          /**< leaves partition [0, covered) */
-    uint64_t leaf_size;        /**< bytes a leaf */
+    uint64_t leaf_size;        /**< bytes a leaf: 65536, the one size that this host signs */
     uint64_t leaf_hashes_offset; /**< where count * 32 bytes of leaf hashes lie, at or after covered; 0: not stored */
 } blyan_encoded;
 
@@ -327,7 +331,8 @@ typedef struct blyan_format_leaves {
 /* ---- kind: router -------------------------------------------------------------------------- */
 
 #define BLYAN_ROUTER_ROUTE "blyan.router.route/1"
-/** In ids: this slot picks no expert; its weight is 0. */
+/** In ids: this slot picks no expert; its weight is 0. A row may pick none at all: then the layer's experts add
+ *  nothing to it. */
 #define BLYAN_NO_EXPERT UINT32_MAX
 
 /** What the checkpoint says of routing. Borrowed. */
