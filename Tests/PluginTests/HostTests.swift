@@ -144,7 +144,7 @@ import Testing
         let broken = #expect(throws: KernelError.self) {
             try Bench.host.load(Self.manifest(bench, sha256: "\(trusted)"))
         }
-        #expect(broken?.message.contains("cannot be mapped") == true, "\(text)")
+        #expect(broken?.message.contains("is no whole ELF file") == true, "\(text)")
     }
 
     @Test(arguments: [
@@ -169,17 +169,31 @@ import Testing
         #expect(error?.message.contains(message) == true, "\(error?.message ?? "")")
     }
 
+    /// A loader that maps more than the file has ends the process: at any cut the answer is an error.
+    @Test(arguments: [0, 63, 64, 600, 5000, -1])
+    func aLibraryThatWasCutIsRefused(length: Int) throws {
+        let bench = try Bench()
+        let whole = try Data(contentsOf: URL(fileURLWithPath: Self.compile(bench, [:])))
+        let cut = whole.prefix(length < 0 ? whole.count / 2 : length)
+        try cut.write(to: bench.folder.appendingPathComponent("bad.so"))
+        let hash = try PluginHost.libraryHash(of: Self.manifest(bench, sha256: "unset"))
+        let error = try #require(throws: KernelError.self) {
+            try Bench.host.load(Self.manifest(bench, sha256: "\(hash)"))
+        }
+        #expect(error.code == .plugin)
+    }
+
     @Test func aConfigurationIsCheckedByThePluginsOwnSchema() throws {
         let bench = try Bench()
         let error = #expect(throws: KernelError.self) {
-            try bench.load("layer-capped") { $0.replacing("max_experts: 4", with: "max_expert: 4") }
+            try bench.load("layer-capped") { $0.replacing("max_experts: 6", with: "max_expert: 4") }
         }
         #expect(
             error?.message.contains("unknown key \"max_expert\", did you mean \"max_experts\"?")
                 == true)
         let range = #expect(throws: KernelError.self) {
             try bench.load("layer-capped") {
-                $0.replacing("max_experts: 4", with: "max_experts: 0")
+                $0.replacing("max_experts: 6", with: "max_experts: 0")
             }
         }
         #expect(range?.message.contains("\"config.max_experts\" is 0, expected at least 1") == true)

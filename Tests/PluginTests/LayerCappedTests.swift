@@ -8,7 +8,7 @@ import Testing
     static let layers = 3, experts = 8, slots = 2, tokens = 24
 
     static func capped(_ count: Int) -> (String) -> String {
-        { $0.replacing("max_experts: 4", with: "max_experts: \(count)") }
+        { $0.replacing("max_experts: 6", with: "max_experts: \(count)") }
     }
 
     static func logits(seed: UInt64) -> [[Float]] {

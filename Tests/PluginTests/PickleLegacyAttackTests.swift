@@ -55,6 +55,10 @@ import Testing
         Attack("EXT4", unsupported, "opcode EXT4", P.pickle([0x84, 1, 0, 0, 0])),
         Attack("PERSID", unsupported, "opcode PERSID", P.pickle([0x50, 0x30, 0x0A])),
         Attack("NEXT_BUFFER", unsupported, "opcode NEXT_BUFFER", [0x80, 5, 0x97, 0x2E]),
+        Attack(
+            "lists in one another", limit, "containers deep",
+            [0x80, 4] + [UInt8](repeating: 0x5D, count: 100_000)
+                + [UInt8](repeating: 0x61, count: 99_999) + [0x2E]),
         Attack("no instruction", malformed, "opcode 0xff at byte 2: no such", P.pickle([0xFF])),
         Attack(
             "REDUCE of what is no name", malformed, "expects a name of the list and a tuple",

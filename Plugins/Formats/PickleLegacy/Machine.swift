@@ -114,14 +114,19 @@ struct Machine {
 
     private mutating func popMark() throws(PluginError) -> ArraySlice<Value> {
         guard let mark = marks.popLast() else { throw fault("there is no mark") }
-        defer { stack.removeSubrange(mark...) }
-        return stack[mark...]
+        return take(stack.count - mark)
     }
 
     private mutating func popped(_ count: Int) throws(PluginError) -> ArraySlice<Value> {
         guard stack.count - (marks.last ?? 0) >= count else { throw fault("the stack is empty") }
-        defer { stack.removeLast(count) }
-        return stack.suffix(count)
+        return take(count)
+    }
+
+    /// The last values, copied: a slice of the stack would make the stack itself be copied when it shrinks.
+    private mutating func take(_ count: Int) -> ArraySlice<Value> {
+        let values = Array(stack.suffix(count))
+        stack.removeLast(count)
+        return values[...]
     }
 
     private func remembered(_ index: UInt64) throws(PluginError) -> Value {

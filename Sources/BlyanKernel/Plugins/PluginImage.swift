@@ -27,8 +27,34 @@ internal import Synchronization
             sha256 = SHA256.hash(bytes)
         }
 
+        /// Whether every segment that the loader would map lies in the file: pages beyond its end would end the
+        /// process (SIGBUS) while the loader works.
+        private var isWhole: Bool {
+            func number(_ offset: Int, _ width: Int) -> UInt64? {
+                guard offset >= 0, offset <= bytes.count - width else { return nil }
+                return bytes[offset..<offset + width].reversed().reduce(0) { $0 << 8 | UInt64($1) }
+            }
+            // ELF64: offset, size and count of the program headers; in each type, offset and size in the file.
+            guard let table = number(32, 8).flatMap({ Int(exactly: $0) }), let size = number(54, 2),
+                let count = number(56, 2), table <= bytes.count
+            else { return false }
+            return (0..<Int(count)).allSatisfy { i in
+                let header = table + i * Int(size)
+                guard let type = number(header, 4), let offset = number(header + 8, 8),
+                    let length = number(header + 32, 8)
+                else { return false }
+                let (end, overflow) = offset.addingReportingOverflow(length)
+                return type != 1 || !overflow && end <= UInt64(bytes.count)
+            }
+        }
+
         /// A sealed memory file with these bytes.
         func sealed() throws(KernelError) -> Int32 {
+            guard isWhole else {
+                throw KernelError(
+                    .plugin, "the library is no whole ELF file: it has \(bytes.count) bytes",
+                    hint: "install it again, then trust it")
+            }
             let file = unsafe linux_memory_file("blyan-plugin")
             do throws(KernelError) {
                 guard file >= 0 else { throw KernelError(.io, "memfd_create: errno \(errno)") }
