@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Measures every figure of the README: one JSON file each in bench-results/.
+# Measures every figure of the README: one JSON file each in bench-results/. Nothing else should run meanwhile.
 #
-# Beside llama.cpp on the same weights: set LLAMA_BENCH to llama-bench, and give pairs of GGUF files
-#   BENCH_F16="a-f16.gguf b-f16.gguf" BENCH_Q8="a-q8_0.gguf b-q8_0.gguf"
-# The f16 files are imported as they are and as int8; each is decoded in turn with llama-bench on its own file.
+# Beside PyTorch and safetensors: where `make conformance` has made .venv-conformance.
+# Beside llama.cpp: set LLAMA_BENCH to its llama-bench, with llama-quantize beside it.
 set -euo pipefail
 bin=$PWD/.build/release
 out=$PWD/bench-results
@@ -52,20 +51,29 @@ cat "$model"/model.safetensors >/dev/null
 "$bin/blyan" import "$model" --name random --json --home "$home" | tee "$out/import.json"
 rm -rf "$model"
 
-if [[ -n ${LLAMA_BENCH:-} && -n ${BENCH_F16:-} ]]; then
-    read -ra f16 <<<"$BENCH_F16"
-    read -ra q8 <<<"${BENCH_Q8:-}"
-    for i in "${!f16[@]}"; do
-        name=$(basename "${f16[i]}" .gguf)
-        "$bin/blyan" import "${f16[i]}" --name "$name" --home "$home"
-        "$bin/blyan" import "${f16[i]}" --name "$name-int8" --quantize int8 --home "$home"
+python=$PWD/.venv-conformance/bin/python
+if [[ -x $python ]]; then
+    echo "measuring torch.load and safetensors" >&2
+    "$python" Scripts/bench_peers.py load "$home-peers" | tee "$out/load-peers.json"
+    rm -rf "$home-peers"
+fi
+if [[ -x $python && -n ${LLAMA_BENCH:-} ]]; then
+    Scripts/fetch-smollm2.sh >/dev/null
+    "$python" Scripts/bench_peers.py models "$home-models"
+    for name in smollm2 mixtral; do
+        f16=$home-models/$name-f16.gguf q8=$home-models/$name-q8_0.gguf
+        "$bin/blyan" import "$f16" --name "$name" --home "$home"
+        "$bin/blyan" import "$f16" --name "$name-int8" --quantize int8 --home "$home"
         for threads in 1 2; do
-            echo "measuring decode of $name, $threads threads" >&2
-            "$bin/blyan-bench" decode --home "$home" --model "$name" --gguf "${f16[i]}" --threads "$threads" |
-                tee "$out/decode-$name-$threads.json"
-            [[ -n ${q8[i]:-} ]] || continue
-            "$bin/blyan-bench" decode --home "$home" --model "$name-int8" --gguf "${q8[i]}" --threads "$threads" |
-                tee "$out/decode-$name-int8-$threads.json"
+            for pair in "$name $f16 f16" "$name-int8 $q8 int8"; do
+                read -r model gguf kind <<<"$pair"
+                echo "measuring decode of $name, $kind, $threads threads" >&2
+                "$bin/blyan-bench" decode --home "$home" --model "$model" --gguf "$gguf" --threads "$threads" |
+                    tee "$out/decode-$name-$kind-$threads.json"
+            done
         done
+        echo "measuring the first token of $name" >&2
+        "$python" Scripts/bench_peers.py first-token "$bin/blyan" "$home" "$name-int8" "$q8" |
+            tee "$out/first-token-$name.json"
     done
 fi
