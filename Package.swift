@@ -84,7 +84,9 @@ let package = Package(
             name: "BlyanPluginKit", dependencies: ["CBlyanPlugin"], swiftSettings: strict),
         .target(
             name: "BlyanModel",
-            dependencies: ["BlyanKernel", "BlyanYAML", "CBlyanMath", "CBlyanPlugin"],
+            dependencies: [
+                "BlyanKernel", "BlyanYAML", "CBlyanFault", "CBlyanMath", "CBlyanPlugin",
+            ],
             resources: [.embedInCode("../../Manifests/node.schema.json")],
             swiftSettings: strict),
         .target(
