@@ -67,16 +67,22 @@ public final class PluginSet: Sendable {
         throw node.notEnabled(payloadType: payloadType)
     }
 
-    /// The first format that reads foreign files with an extension (without the dot), or nil.
+    /// The first format that reads foreign files with an extension (without the dot).
     ///
-    /// - Throws: as ``plugin(_:)``.
-    public func format(forFileExtension suffix: String) throws(KernelError) -> FormatPlugin? {
+    /// - Throws: as ``plugin(_:)``; the enabled plugin whose manifest cannot be read, or the plugin to enable and the
+    ///   manifest line to add.
+    public func format(forFileExtension suffix: String) throws(KernelError) -> FormatPlugin {
+        var unreadable: KernelError?
         for name in node.formats {
-            guard let manifest = try? manifest(of: name), manifest.fileExtensions.contains(suffix)
-            else { continue }
+            do throws(KernelError) {
+                guard try manifest(of: name).fileExtensions.contains(suffix) else { continue }
+            } catch {
+                unreadable = unreadable ?? error
+                continue
+            }
             return try typed(name, .format, FormatPlugin.init)
         }
-        return nil
+        throw unreadable ?? node.notEnabled(fileExtension: suffix)
     }
 
     /// The router that requests get.
