@@ -86,7 +86,9 @@ let package = Package(
             name: "BlyanPluginKit", dependencies: ["CBlyanPlugin"], swiftSettings: strict),
         .target(
             name: "BlyanModel",
-            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanYAML", "CBlyanMath", "CBlyanPlugin"],
+            dependencies: [
+                "BlyanJSON", "BlyanKernel", "BlyanYAML", "CBlyanFault", "CBlyanMath", "CBlyanPlugin",
+            ],
             resources: [.embedInCode("../../Manifests/node.schema.json")],
             swiftSettings: strict),
         .target(

@@ -22,7 +22,7 @@ import Testing
         case "BlyanKernel":
             return system.subtracting(["CYAML"]).union(["BlyanJSON", "BlyanYAML", "CBlyanPlugin"])
         case "BlyanPluginKit": return ["CBlyanPlugin"]
-        case "BlyanModel": return model
+        case "BlyanModel": return model.union(["CBlyanFault"])
         case _ where services.contains(module): return model.union(["BlyanModel"])
         case "BlyanServer": return model.union(services).union(["BlyanModel"])
         default: return model.union(services).union(["BlyanModel", "BlyanServer"])

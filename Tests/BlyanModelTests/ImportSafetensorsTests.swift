@@ -1,3 +1,4 @@
+import BlyanKernel
 import BlyanModel
 import Foundation
 import Testing
@@ -91,6 +92,55 @@ import Testing
             try handle.close()
             let message = refusal { try entry.bytes.withBytes(entry.range) { _ in } }
             #expect(message?.contains("changed while it was read") == true)
+        }
+    }
+
+    /// The bytes of a page that is gone are zeros, and an error says so: not the end of the process.
+    @Test func aFileCutShortWhileItIsReadIsNoticed() throws {
+        let length = 1 << 20
+        let header =
+            "{\"a\":{\"dtype\":\"U8\",\"shape\":[\(length)],\"data_offsets\":[0,\(length)]}}"
+        try withFile(Self.file(header, data: length)) { path in
+            let file = try SafetensorsFile(path: path)
+            let entry = try #require(file.entries["a"])
+            let handle = try #require(FileHandle(forWritingAtPath: path))
+            let message = refusal {
+                try entry.bytes.withBytes(entry.range) { bytes in
+                    try handle.truncate(atOffset: 10)
+                    #expect(bytes[length - 1] == 0)
+                }
+            }
+            #expect(message?.contains(path) == true, "\(message ?? "accepted")")
+            #expect(message?.contains("cut short") == true)
+        }
+    }
+
+    @Test func aFileThatIsSetBackIsNoticed() throws {
+        try withFile(Self.file(Self.tensor(Self.good), data: 16)) { path in
+            let file = try SafetensorsFile(path: path)
+            let entry = try #require(file.entries["a"])
+            let before = try FileManager.default.attributesOfItem(atPath: path)
+            let handle = try #require(FileHandle(forUpdatingAtPath: path))
+            try handle.seekToEnd()
+            try handle.seek(toOffset: handle.offset() - 1)
+            try handle.write(contentsOf: Data([9]))
+            let written = try #require(before[.modificationDate])
+            try FileManager.default.setAttributes([.modificationDate: written], ofItemAtPath: path)
+            let message = refusal { try entry.bytes.withBytes(entry.range) { _ in } }
+            #expect(message?.contains("changed while it was read") == true)
+        }
+    }
+
+    /// A model is its bytes, not the names and sizes of its files.
+    @Test(arguments: ["llama-bf16", "qwen3-sharded"])
+    func everySourceIsHashed(name: String) throws {
+        let folder = fixture("checkpoints/\(name)")
+        let sources = try openCheckpoint(at: folder.path).sources
+        #expect(!sources.isEmpty)
+        for source in sources {
+            let bytes = try [UInt8](Data(contentsOf: folder.appendingPathComponent(source.name)))
+            #expect(source.size == bytes.count)
+            #expect(source.sha256 == SHA256.hash(bytes).description)
         }
     }
 

@@ -2,34 +2,59 @@ import BlyanModel
 import Testing
 
 @Suite struct TokenizerChatTests {
-    static let smolLM2 =
-        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    static let mixtral =
-        "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+    private static let smolLM2System =
+        "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    private static let qwenSystem =
+        "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
-    /// What transformers' apply_chat_template writes, without the first token that the tokenizer adds.
-    @Test func writesSmolLM2() throws {
-        let template = try #require(ChatTemplate(jinja: Self.smolLM2))
-        #expect(
-            template.turn("Hi", isFirst: true, system: nil)
-                == "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-        )
+    /// The instructions that a template always writes, wherever they stand in it.
+    @Test(arguments: [
+        (ChatTemplates.smolLM2, smolLM2System), (ChatTemplates.qwen25, qwenSystem),
+        (ChatTemplates.variable, "Don't guess."), (ChatTemplates.qwen3, nil),
+    ])
+    func writesChatML(jinja: String, system: String?) throws {
+        let template = try #require(ChatTemplate(jinja: jinja))
+        let turn = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+        let first = system.map { "<|im_start|>system\n\($0)<|im_end|>\n" } ?? ""
+        #expect(template.turn("Hi", isFirst: true, system: nil) == first + turn)
+        #expect(template.turn("Hi", isFirst: false, system: nil) == "<|im_end|>\n" + turn)
         #expect(
             template.turn("Hi", isFirst: true, system: "Be brief")
-                == "<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-        )
+                == "<|im_start|>system\nBe brief<|im_end|>\n" + turn)
     }
 
-    @Test func writesMixtral() throws {
-        let template = try #require(ChatTemplate(jinja: Self.mixtral))
-        #expect(template.turn("Hi", isFirst: true, system: nil) == "[INST] Hi [/INST]")
-        #expect(template.turn("Hi", isFirst: false, system: nil) == "</s>[INST] Hi [/INST]")
+    /// What transformers' apply_chat_template writes, without the first token that the tokenizer adds.
+    @Test(arguments: [
+        (ChatTemplates.mixtral, "[INST] Hi [/INST]", "</s>"),
+        (ChatTemplates.mistral1, "[INST] Hi [/INST]", "</s> "),
+        (ChatTemplates.mistral3, "[INST] Hi[/INST]", "</s>"),
+        (ChatTemplates.nemo, "[INST]Hi[/INST]", "</s>"),
+    ])
+    func writesMistral(jinja: String, turn: String, end: String) throws {
+        let template = try #require(ChatTemplate(jinja: jinja))
+        #expect(template.turn("Hi", isFirst: true, system: nil) == turn)
+        #expect(template.turn("Hi", isFirst: false, system: nil) == end + turn)
+        #expect(
+            template.turn("Hi", isFirst: true, system: "Be brief")
+                == turn.replacing("Hi", with: "Be brief\n\nHi"))
     }
 
     @Test(arguments: [
         "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>' }}",
         "[INST] <<SYS>>\n{{ system }}\n<</SYS>>\n\n{{ prompt }} [/INST]",
         "{{ '<start_of_turn>' + role }}", "{{ message['content'] }}", "",
+        // Begins the answer by itself; says the date; writes something after the last turn.
+        ChatTemplates.smolLM2.replacing("assistant\n'", with: "assistant\n<think>\n'"),
+        ChatTemplates.smolLM2.replacing("named SmolLM", with: "' + strftime_now('%d %b %Y') + '"),
+        ChatTemplates.mixtral + "[TOOLS]",
+        ChatTemplates.mixtral.replacing("' [/INST]'", with: "' [/INST]\n'"),
+        "{% if", "{% for x in messages %}", "{{ 'a }}", "{{ (((( }}", "{% endif %}",
+        "{% for m in messages[::0] %}{% endfor %}", "{{ 9999999999999999999 }}",
+        String(repeating: "{% for a in messages %}", count: 31)
+            + String(repeating: "{% endfor %}", count: 31),
+        String(repeating: "{% if a %}", count: 5000), "{{ " + String(repeating: "(", count: 300),
+        "{{ " + String(repeating: "not ", count: 300) + "a }}",
+        "{{ " + String(repeating: "a + ", count: 3000) + "a }}",
     ]) func doesNotGuess(jinja: String) {
         #expect(ChatTemplate(jinja: jinja) == nil)
     }

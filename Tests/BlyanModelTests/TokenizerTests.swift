@@ -63,6 +63,56 @@ import Testing
         #expect(throws: ModelError.self) { try Tokenizer(document) }
     }
 
+    /// The tokenizer of a kind with a tokenizer_config.json and a config.json beside it.
+    private func tokenizer(_ kind: String, model: String, _ settings: String) throws -> Tokenizer {
+        let folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try FileManager.default.copyItem(
+            at: TokenizerCase.fixtures.appending(path: "tokenizers/\(kind)/tokenizer.json"),
+            to: folder.appending(path: "tokenizer.json"))
+        try Data(settings.utf8).write(to: folder.appending(path: "tokenizer_config.json"))
+        try Data("{\"model_type\":\"\(model)\"}".utf8)
+            .write(to: folder.appending(path: "config.json"))
+        return try Tokenizer(TokenizerDocument(huggingFace: folder.path))
+    }
+
+    /// As in transformers 5, by Tests/Conformance/tokenizer_settings.py.
+    @Test(arguments: ["llama2", "gpt2", "llama3"], ["LlamaTokenizer", "PreTrainedTokenizerFast"])
+    func tokenizerJSONSaysWhatIsAdded(kind: String, name: String) throws {
+        let expected = try Self.tokenizer(kind).encode(
+            "don't", addSpecial: true, parseSpecial: true)
+        for field in ["add_bos_token", "add_eos_token"] {
+            for flag in [true, false] {
+                let settings = #"{"tokenizer_class":"\#(name)","\#(field)":\#(flag)}"#
+                let found = try tokenizer(kind, model: "llama", settings)
+                #expect(found.encode("don't", addSpecial: true, parseSpecial: true) == expected)
+            }
+        }
+    }
+
+    @Test(arguments: [
+        ("llama2", "llama", "LlamaTokenizerFast", false),
+        ("llama2", "olmoe", "LlamaTokenizer", false),
+        ("metaspace-first", "llama", "LlamaTokenizer", false),
+        ("metaspace-never", "llama", "LlamaTokenizer", true),
+        ("gpt2", "llama", "GPT2Tokenizer", true), ("gpt2", "olmoe", "GPTNeoXTokenizerFast", true),
+        ("qwen2", "qwen2_moe", "Qwen2Tokenizer", true),
+    ])
+    func aPrefixSpaceThatContradictsIsRefused(kind: String, model: String, name: String, flag: Bool)
+        throws
+    {
+        func settings(_ flag: Bool) -> String {
+            #"{"tokenizer_class":"\#(name)","add_prefix_space":\#(flag)}"#
+        }
+        let message = refusal { _ = try tokenizer(kind, model: model, settings(flag)) }
+        #expect(
+            message?.contains("add_prefix_space is \(flag)") == true, "\(message ?? "accepted")")
+        _ = try tokenizer(kind, model: model, settings(!flag))
+        // These are read as they stand, whatever the field says.
+        _ = try tokenizer(kind, model: "mixtral", settings(flag).replacing(name, with: "X"))
+    }
+
     /// Quadratic merging of a million bytes would take hours.
     @Test(
         arguments: ["gpt2", "llama3", "llama2", "metaspace-always", "falcon"], ["a", " ", "<", "▁"])

@@ -49,6 +49,24 @@ import Testing
         try home.succeed("chain", "check", "--read-data")
     }
 
+    @Test func aDamagedMetaDocumentBlocksItsModelAlone() throws {
+        let home = try Home(.imported)
+        try home.succeed("import", Checkpoints.folder("qwen2-tiny").path)
+        let headers = try home.succeed("block", "export", "--chain", "A", "--jsonl")
+            .split(separator: "\n").compactMap {
+                try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any]
+            }
+        let meta = try #require(
+            headers.first {
+                let model = ($0["metadata"] as? [String: Any])?["model"] as? String
+                return $0["block_type"] as? String == "meta" && model == "mixtral-fused"
+            }?["payload_hash"] as? String)
+        try change(payload(home, meta)) { $0[$0.count / 2] ^= 1 }
+        try home.succeed("chat", "--model", "qwen2-tiny", "river", "--max-tokens", "2")
+        try home.fail("chat", "--model", "mixtral-fused", "river", naming: ["damaged", "block"])
+        try home.fail("chat", "--model", "none", "river", naming: ["qwen2-tiny", "mixtral-fused"])
+    }
+
     @Test func aMissingOrShortPayloadIsNamed() throws {
         let home = try Home(.imported)
         let version = try show("layer0.expert1", in: home)

@@ -1,5 +1,6 @@
 public import BlyanKernel
 internal import Foundation
+internal import Synchronization
 
 /// The payload of a `version` block on chain A: which block serves each part of a model.
 public struct VersionDocument: Codable, Sendable, Equatable {
@@ -66,31 +67,53 @@ public struct ModelCatalog: Sendable {
         }
         guard let name else {
             guard all.count == 1 else {
-                let names = try all.map { try document($0).name }
                 throw ModelError(
-                    "this home has \(all.count) models: \(names.joined(separator: ", "))",
+                    "this home has \(all.count) models: \(names(all))",
                     hint: "pick one with --model NAME")
             }
             return try model(all[0])
         }
-        if let found = try all.first(where: { try document($0).name == name }) {
-            return try model(found)
-        }
+        if let found = all.first(where: { Self.name($0) == name }) { return try model(found) }
         let byHash = all.filter { name.count >= 6 && $0.hash.description.hasPrefix(name) }
         guard byHash.count == 1 else {
-            let names = try all.map { try document($0).name }
             throw ModelError(
-                "this home has no model named \"\(name)\"",
-                hint: "it has \(names.joined(separator: ", "))")
+                "this home has no model named \"\(name)\"", hint: "it has \(names(all))")
         }
         return try model(byHash[0])
     }
+
+    /// The name that stands in a meta block's signed header: there also where its document is damaged.
+    private static func name(_ meta: Block) -> String? { meta.header.metadata["model"]?.string }
+
+    private func names(_ all: [Block]) -> String {
+        all.map { Self.name($0) ?? $0.hash.description }.joined(separator: ", ")
+    }
+
+    /// Documents by meta block: every request asks for its model's, and a tokenizer takes long to read.
+    private static let documents = Mutex<[Digest: MetaDocument]>([:])
+    private static let documentLimit = 8
 
     /// What a meta block says.
     ///
     /// - Throws: ``ModelError`` or ``KernelError`` if it is damaged.
     public func document(_ meta: Block) throws -> MetaDocument {
-        try MetaDocument(decoding: store.document(meta))
+        if let known = Self.documents.withLock({ $0[meta.hash] }) { return known }
+        let document: MetaDocument
+        do { document = try MetaDocument(decoding: store.document(meta)) } catch let error
+            as ModelError
+        {
+            throw ModelError("meta block \(meta.hash): \(error.message)", hint: error.hint)
+        }
+        guard Self.name(meta) == document.name else {
+            throw ModelError(
+                "the document of meta block \(meta.hash) is named \"\(document.name)\", its header says \"\(Self.name(meta) ?? "")\""
+            )
+        }
+        Self.documents.withLock { known in
+            if known.count >= Self.documentLimit { known.removeAll() }
+            known[meta.hash] = document
+        }
+        return document
     }
 
     /// The model of a meta block.

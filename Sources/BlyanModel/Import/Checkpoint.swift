@@ -1,3 +1,7 @@
+internal import BlyanKernel
+internal import Foundation
+internal import Synchronization
+
 /// A checkpoint that can be imported: what it computes, how it spells, and its tensors by part.
 public protocol Checkpoint: Sendable {
     /// The arithmetic.
@@ -18,7 +22,7 @@ public struct SourceFile: Codable, Sendable, Equatable {
     public var name: String
     /// Bytes.
     public var size: Int
-    /// SHA-256 in hex; empty when it is not recorded (only quantised sources record it).
+    /// SHA-256 in hex: with it, the meta block names the very bytes that were imported.
     public var sha256: String
 
     /// Makes a record.
@@ -26,6 +30,28 @@ public struct SourceFile: Codable, Sendable, Equatable {
         self.name = name
         self.size = size
         self.sha256 = sha256
+    }
+
+    /// Hashes files, each on a core of its own.
+    ///
+    /// - Throws: ``ModelError`` naming a file that changed or cannot be read.
+    static func hashing(_ files: [MappedFile]) throws(ModelError) -> [SourceFile] {
+        let results = Mutex<[Int: Result<SourceFile, ModelError>]>([:])
+        DispatchQueue.concurrentPerform(iterations: files.count) { i in
+            let file = files[i]
+            let result = Result { () throws(ModelError) in
+                try file.checkUnchanged()
+                let hash = unsafe SHA256.hash(file.bytes)
+                try file.checkUnchanged()
+                return SourceFile(
+                    name: file.name, size: unsafe file.bytes.count, sha256: hash.description)
+            }
+            results.withLock { $0[i] = result }
+        }
+        let found = results.withLock { $0 }
+        var sources: [SourceFile] = []
+        for i in files.indices { if let source = try found[i]?.get() { sources.append(source) } }
+        return sources
     }
 }
 

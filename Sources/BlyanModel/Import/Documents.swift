@@ -47,7 +47,7 @@ public struct MetaDocument: Codable, Sendable, Equatable {
 
     /// Reads a document.
     ///
-    /// - Throws: ``ModelError`` if it is not a meta document of the current layout.
+    /// - Throws: ``ModelError`` if it is not a meta document of the current layout, or describes what cannot be.
     public init(decoding bytes: [UInt8]) throws {
         struct Head: Decodable { var format: String }
         let decoder = JSONDecoder()
@@ -62,5 +62,8 @@ public struct MetaDocument: Codable, Sendable, Equatable {
         do { self = try decoder.decode(Self.self, from: data) } catch {
             throw ModelError("a meta document is damaged: \(error)")
         }
+        // A signature tells who wrote it, not that it makes sense.
+        try config.validate(of: "the meta document of \(name)")
+        try tokenizer.validate()
     }
 }

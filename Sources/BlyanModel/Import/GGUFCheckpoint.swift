@@ -1,4 +1,3 @@
-internal import BlyanKernel
 internal import CBlyanPlugin
 
 /// A GGUF file of the llama architecture, dense or with experts, with its tokenizer.
@@ -14,14 +13,9 @@ struct GGUFCheckpoint: Checkpoint {
         let gguf = try GGUFFile(path: path)
         self.gguf = gguf
         config = try GGUFConfig.read(gguf)
-        try config.checkLimits(of: path)
+        try config.validate(of: path)
         tokenizer = try TokenizerDocument(gguf: GGUFMetadata(gguf))
-        let bytes = unsafe gguf.file.bytes
-        sources = [
-            SourceFile(
-                name: gguf.file.name, size: bytes.count,
-                sha256: unsafe SHA256.hash(bytes).description)
-        ]
+        sources = try SourceFile.hashing([gguf.file])
         try checkExtras()
     }
 
@@ -104,6 +98,7 @@ struct GGUFCheckpoint: Checkpoint {
             rows: isVector && isInterleaved ? tensor.columns : tensor.rows,
             columns: isVector && isInterleaved ? 1 : tensor.columns,
             headSize: isInterleaved ? config.headSize : nil)
+        try gguf.file.checkUnchanged()
         let file = gguf.file
         return unsafe CheckpointTensor(
             name: tensor.name, rows: tensor.rows, columns: tensor.columns, dtype: rows.target

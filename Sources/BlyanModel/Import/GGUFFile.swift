@@ -63,6 +63,7 @@ struct GGUFFile: Sendable {
             alignment = value
         }
         tensors = try Self.readTensors(&reader, count: tensorCount, alignment: alignment)
+        try file.checkUnchanged()
     }
 
     private static func readTensors(

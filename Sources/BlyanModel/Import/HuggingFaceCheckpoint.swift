@@ -18,7 +18,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
         config = description.config
         self.tensors = tensors
         tokenizer = try TokenizerDocument(huggingFace: directory)
-        sources = tensors.sources
+        sources = try SourceFile.hashing(tensors.files)
         try checkExtras()
     }
 
@@ -30,7 +30,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
         }
         guard manager.fileExists(atPath: "\(directory)/model.safetensors") else {
             throw ModelError(
-                "\(directory) has no model.safetensors and no model.safetensors.index.json",
+                "\(directory) has no model.safetensors, no pytorch_model.bin and no index of several such files",
                 hint: "give a Hugging Face directory or a .gguf file")
         }
         return try SafetensorsFile(path: "\(directory)/model.safetensors")
@@ -84,8 +84,11 @@ struct HuggingFaceCheckpoint: Checkpoint {
                 tensor.rows == 1
                 ? [[tensor.columns], [1, tensor.columns]] : [[tensor.rows, tensor.columns]]
         case .slice(_, let expert, _, let allRows):
-            let experts = entry.shape.first ?? 0
-            expected = [[max(experts, expert + 1), allRows, tensor.columns]]
+            let experts = max(entry.shape.first ?? 0, expert + 1)
+            expected = [
+                entry.isFlattened
+                    ? [experts, allRows * tensor.columns] : [experts, allRows, tensor.columns]
+            ]
         }
         guard expected.contains(entry.shape) else {
             throw ModelError(
@@ -192,7 +195,9 @@ struct HuggingFaceCheckpoint: Checkpoint {
         for tensor in part.tensors {
             for case .slice(let name, _, _, _) in spellings(part, tensor) {
                 guard let entry = tensors.entries[name] else { continue }
-                guard entry.shape.count == 3, entry.shape[0] == shape.expertCount else {
+                guard entry.shape.count == (entry.isFlattened ? 2 : 3),
+                    entry.shape[0] == shape.expertCount
+                else {
                     throw ModelError(
                         "tensor \(name) has shape \(entry.shapeText), expected \(shape.expertCount) experts first"
                     )

@@ -31,7 +31,7 @@ package struct HuggingFaceConfig {
         }
         family = type
         config = try Self.read(type, &reader)
-        try config.checkLimits(of: path)
+        try config.validate(of: path)
         biases = try Self.biases(type, &reader)
         self.reader = reader
         try self.reader.finish()

@@ -2,12 +2,13 @@ internal import BlyanJSON
 public import BlyanKernel
 internal import CBlyanPlugin
 internal import Foundation
+internal import Synchronization
 
 /// Writes a checkpoint into the chains: a meta block on A, a block a part on B, a version block on A last.
 ///
 /// Until the version block is there the model is incomplete and not served. An import that was stopped goes on where
 /// it was: what is stored already is not stored again.
-public struct Importer {
+public struct Importer: Sendable {
     private let store: ChainStore
     private let key: SigningKey
     private let format: FormatPlugin
@@ -81,20 +82,25 @@ public struct Importer {
         if known.isComplete { return Result(model: meta.hash, blocks: 0, payloadBytes: 0) }
         var progress = Progress(allParts: layouts.count)
         var blocks: [String: Digest] = known.parts
-        for (layout, sources) in zip(layouts, tensors) {
-            if blocks[layout.name] == nil {
-                let (block, size) = try store(
-                    layout, sources, meta: meta, quantisation: quantisation)
-                blocks[layout.name] = block.hash
+        var rest = Array(zip(layouts, tensors))[...]
+        while !rest.isEmpty {
+            let batch = Array(rest.prefix(ProcessInfo.processInfo.activeProcessorCount))
+            rest = rest.dropFirst(batch.count)
+            let stored = try store(
+                batch.filter { blocks[$0.0.name] == nil }, meta: meta, quantisation: quantisation)
+            for block in stored {
+                blocks[block.header.expertName] = block.hash
                 written += 1
-                payloadBytes += size
+                payloadBytes += Int(block.header.payloadSize)
             }
-            progress.part = layout.name
-            progress.parts += 1
-            progress.bytes += sources.reduce(0) {
-                $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
+            for (layout, sources) in batch {
+                progress.part = layout.name
+                progress.parts += 1
+                progress.bytes += sources.reduce(0) {
+                    $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
+                }
+                try onProgress(progress)
             }
-            try onProgress(progress)
         }
         let version = VersionDocument(model: meta.hash, parts: blocks, parent: nil, verdict: nil)
         let encoder = JSONEncoder()
@@ -113,7 +119,7 @@ public struct Importer {
             if block.header.payloadHash == hash { return (block, false) }
             guard block.header.metadata["model"]?.string == document.name else { continue }
             throw ModelError(
-                "this home has another model named \"\(document.name)\" (\(block.hash.description.prefix(12)))",
+                "this home has another model named \"\(document.name)\" (\(block.hash.description.prefix(12))): its weights, configuration or tokenizer differ from this one's",
                 hint: "give this one another name with --name")
         }
         return (
@@ -141,9 +147,28 @@ public struct Importer {
         return block
     }
 
+    /// Stores parts as one record; the payload of each is written and hashed on a core of its own.
     private func store(
+        _ parts: [(PartLayout, [CheckpointTensor])], meta: Block, quantisation: String
+    ) throws -> [Block] {
+        let results = Mutex<[Int: Swift.Result<Block, any Error>]>([:])
+        DispatchQueue.concurrentPerform(iterations: parts.count) { i in
+            let result = Swift.Result {
+                try block(parts[i].0, parts[i].1, meta: meta, quantisation: quantisation)
+            }
+            results.withLock { $0[i] = result }
+        }
+        let made = results.withLock { $0 }
+        let blocks = try parts.indices.compactMap { try made[$0]?.get() }
+        if !blocks.isEmpty { try store.append(blocks) }
+        for block in blocks { onStored(block) }
+        return blocks
+    }
+
+    /// The signed block of a part, whose payload is durable.
+    private func block(
         _ layout: PartLayout, _ tensors: [CheckpointTensor], meta: Block, quantisation: String
-    ) throws -> (Block, Int) {
+    ) throws -> Block {
         let sink = try WriterSink(store.payloads.makeWriter())
         // Routers decide by small differences: they keep their dtype.
         let isQuantised = quantisation == "int8" && !layout.name.hasSuffix(".router")
@@ -167,10 +192,7 @@ public struct Importer {
         header.layerID = Int64(max(0, layout.layer))
         header.version = "1.0.0"
         payload.describe(in: &header, type: payloadType)
-        let block = try Block(signing: header, with: key)
-        try store.append([block])
-        onStored(block)
-        return (block, Int(payload.size))
+        return try Block(signing: header, with: key)
     }
 
     /// Hands all tensors to the plugin at once: their bytes are borrowed one inside the other's closure.

@@ -109,6 +109,7 @@ package indirect enum JSONDocument: Sendable, Equatable {
                 "\(path) has \(unsafe file.bytes.count) bytes, a JSON file has at most 268435456")
         }
         try unsafe self.init(file.bytes, name: file.path)
+        try file.checkUnchanged()
     }
 
     // Safe: reads are bounded by `bytes.count`, and a reader lives only during init.

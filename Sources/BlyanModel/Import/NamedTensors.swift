@@ -4,8 +4,8 @@ internal import CBlyanPlugin
 package protocol NamedTensors: Sendable {
     /// Names, shapes, dtypes and where the bytes are.
     var entries: [String: TensorEntry] { get }
-    /// The files behind it, for the meta block.
-    var sources: [SourceFile] { get }
+    /// The files behind it.
+    var files: [MappedFile] { get }
 }
 
 /// Something that lends bytes: a mapped file, or what a plugin decoded.
@@ -22,6 +22,8 @@ package struct TensorEntry: Sendable {
     package let name: String
     /// Sizes, outermost first.
     package let shape: [Int]
+    /// Whether a plugin described it, as the first size and the product of the others.
+    package let isFlattened: Bool
     /// As safetensors spells it, such as "BF16".
     package let dtypeName: String
     /// What lends the bytes.
@@ -31,10 +33,12 @@ package struct TensorEntry: Sendable {
 
     /// Describes a tensor; `range` must fit shape and dtype, and lie within `bytes`.
     package init(
-        name: String, shape: [Int], dtypeName: String, bytes: any LentBytes, range: Range<Int>
+        name: String, shape: [Int], isFlattened: Bool = false, dtypeName: String,
+        bytes: any LentBytes, range: Range<Int>
     ) {
         self.name = name
         self.shape = shape
+        self.isFlattened = isFlattened
         self.dtypeName = dtypeName
         self.bytes = bytes
         self.range = range

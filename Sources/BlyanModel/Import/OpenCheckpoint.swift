@@ -2,18 +2,10 @@ internal import Foundation
 
 /// Opens what can be imported: a Hugging Face directory, or a GGUF file.
 ///
-/// - Throws: ``ModelError`` naming the file and what is wrong with it.
-public func openCheckpoint(at path: String) throws -> any Checkpoint {
-    try openCheckpoint(at: path, pickles: nil)
-}
-
-/// Reads the pickles of a directory as one set of tensors; given the files' paths in order.
-package typealias PickleReader = (_ paths: [String]) throws -> any NamedTensors
-
-/// As ``openCheckpoint(at:)``; directories without safetensors but with `pytorch_model.bin` go through `pickles`.
-///
-/// - Throws: ``ModelError`` naming the file and what is wrong with it, or what `pickles` throws.
-package func openCheckpoint(at path: String, pickles: PickleReader?) throws -> any Checkpoint {
+/// - Parameter plugins: read `pytorch_model.bin` of directories without safetensors; nil = such weights are refused.
+/// - Throws: ``ModelError`` naming the file and what is wrong with it; ``KernelError`` naming the plugin that would
+///   read it, and the manifest line to add.
+public func openCheckpoint(at path: String, plugins: PluginSet? = nil) throws -> any Checkpoint {
     var isDirectory: ObjCBool = false
     let manager = FileManager.default
     guard unsafe manager.fileExists(atPath: path, isDirectory: &isDirectory) else {
@@ -24,20 +16,18 @@ package func openCheckpoint(at path: String, pickles: PickleReader?) throws -> a
     guard !has("model.safetensors"), !has("model.safetensors.index.json") else {
         return try HuggingFaceCheckpoint(directory: path)
     }
-    var files: [String] = []
-    if has("pytorch_model.bin.index.json") {
-        let index = try WeightIndex(
-            directory: path, name: "pytorch_model.bin.index.json", suffix: ".bin")
-        files = index.files
-    } else if has("pytorch_model.bin") {
-        files = ["pytorch_model.bin"]
-    }
-    guard let first = files.first else { return try HuggingFaceCheckpoint(directory: path) }
-    guard let pickles else {
+    let name = "pytorch_model.bin"
+    let index =
+        has("\(name).index.json")
+        ? try WeightIndex(directory: path, name: "\(name).index.json", suffix: ".bin") : nil
+    guard index != nil || has(name) else { return try HuggingFaceCheckpoint(directory: path) }
+    guard let plugins else {
         throw ModelError(
-            "\(path) holds its weights as pickles (\(first))",
-            hint: "enable a format plugin that reads them, or convert the weights to safetensors")
+            "\(path) holds its weights as pickles (\(name))",
+            hint: "convert the weights to safetensors")
     }
-    return try HuggingFaceCheckpoint(
-        directory: path, tensors: pickles(files.map { "\(path)/\($0)" }))
+    let tensors = try ForeignTensors(
+        directory: path, files: index?.files ?? [name], index: index,
+        format: plugins.format(forFileExtension: "bin"))
+    return try HuggingFaceCheckpoint(directory: path, tensors: tensors)
 }

@@ -3,7 +3,7 @@
 /// Eight bytes of header length, a JSON header, data: no holes, no overlaps, no bytes left over.
 package struct SafetensorsFile: NamedTensors {
     package let entries: [String: TensorEntry]
-    package let sources: [SourceFile]
+    package let files: [MappedFile]
 
     private static let headerLimit = 100_000_000
     private static let tensorLimit = 1_000_000
@@ -13,7 +13,7 @@ package struct SafetensorsFile: NamedTensors {
     /// - Throws: ``ModelError`` naming the file, and the tensor where one is at fault.
     package init(path: String) throws(ModelError) {
         let file = try MappedFile(path: path)
-        sources = [file.source]
+        files = [file]
         let bytes = unsafe file.bytes
         func bad(_ what: String) -> ModelError { ModelError("\(path): \(what)") }
         guard bytes.count >= 8 else {
@@ -66,6 +66,7 @@ package struct SafetensorsFile: NamedTensors {
         guard end == bytes.count else {
             throw bad("tensors end at byte \(end), the file at \(bytes.count)")
         }
+        try file.checkUnchanged()
         self.entries = entries
     }
 
@@ -119,7 +120,7 @@ package struct SafetensorsFile: NamedTensors {
 /// Several safetensors files under one index (`model.safetensors.index.json`).
 package struct ShardedSafetensors: NamedTensors {
     package let entries: [String: TensorEntry]
-    package let sources: [SourceFile]
+    package let files: [MappedFile]
 
     /// Maps every file that the index names.
     ///
@@ -127,21 +128,17 @@ package struct ShardedSafetensors: NamedTensors {
     package init(directory: String, index: String) throws(ModelError) {
         let index = try WeightIndex(directory: directory, name: index, suffix: ".safetensors")
         var entries: [String: TensorEntry] = [:]
-        var sources: [SourceFile] = []
+        var files: [MappedFile] = []
         for shard in index.files {
             let file = try SafetensorsFile(path: "\(directory)/\(shard)")
-            sources += file.sources
+            files += file.files
             for (name, entry) in file.entries {
-                guard index[name] == shard else {
-                    throw ModelError(
-                        "tensor \(name) lies in \(shard), the index says \(index[name] ?? "nothing")"
-                    )
-                }
+                try index.check(name, liesIn: shard)
                 entries[name] = entry
             }
         }
         try index.checkComplete(entries)
         self.entries = entries
-        self.sources = sources
+        self.files = files
     }
 }

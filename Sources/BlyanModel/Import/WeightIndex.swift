@@ -27,8 +27,13 @@ struct WeightIndex {
         files = Set(map.values).sorted()
     }
 
-    /// The file of a tensor, or nil.
-    subscript(tensor: String) -> String? { map[tensor] }
+    /// Throws if the index says that a tensor lies in another file, or does not name it.
+    func check(_ tensor: String, liesIn file: String) throws(ModelError) {
+        guard map[tensor] == file else {
+            throw ModelError(
+                "tensor \(tensor) lies in \(file), \(path) says \(map[tensor] ?? "nothing")")
+        }
+    }
 
     /// Throws if the index names a tensor that is not among `names`.
     func checkComplete(_ names: [String: TensorEntry]) throws(ModelError) {

@@ -79,11 +79,23 @@ public struct NodeManifest: Sendable {
 
     /// The error for a payload type that no enabled plugin reads; it names the manifest line to add.
     public func notEnabled(payloadType: String) -> KernelError {
+        notEnabled("payload type \"\(payloadType)\" is not enabled on this node") {
+            $0.payloadTypes.contains(payloadType)
+        }
+    }
+
+    /// The error for foreign files that no enabled plugin reads; it names the manifest line to add.
+    public func notEnabled(fileExtension suffix: String) -> KernelError {
+        notEnabled("no format that is enabled on this node reads .\(suffix) files") {
+            $0.fileExtensions.contains(suffix)
+        }
+    }
+
+    private func notEnabled(_ message: String, reads: (PluginManifest) -> Bool) -> KernelError {
         let files = (try? FileManager.default.contentsOfDirectory(atPath: pluginFolder)) ?? []
         let owner = files.sorted().lazy.filter { $0.hasSuffix(".yaml") }
             .compactMap { try? PluginManifest(path: "\(pluginFolder)/\($0)") }
-            .first { $0.payloadTypes.contains(payloadType) }
-        let message = "payload type \"\(payloadType)\" is not enabled on this node"
+            .first(where: reads)
         guard let owner else {
             return KernelError(
                 .plugin, message,

@@ -70,11 +70,13 @@ public final class PluginSet: Sendable {
         throw node.notEnabled(payloadType: payloadType)
     }
 
-    /// The first format that reads foreign files with an extension (without the dot), or nil.
+    /// The first format that reads foreign files with an extension (without the dot).
     ///
-    /// - Throws: as ``plugin(_:)``.
-    public func format(forFileExtension suffix: String) throws(KernelError) -> FormatPlugin? {
-        try format(where: { $0.fileExtensions.contains(suffix) })
+    /// - Throws: as ``plugin(_:)``; the enabled plugin whose manifest cannot be read, or the plugin to enable and the
+    ///   manifest line to add.
+    public func format(forFileExtension suffix: String) throws(KernelError) -> FormatPlugin {
+        if let format = try format(where: { $0.fileExtensions.contains(suffix) }) { return format }
+        throw node.notEnabled(fileExtension: suffix)
     }
 
     /// The first enabled format whose manifest says so; if there is none, a manifest that cannot be read is the reason.

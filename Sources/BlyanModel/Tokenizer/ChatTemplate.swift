@@ -8,41 +8,95 @@ public struct ChatTemplate: Codable, Sendable, Equatable {
         case mistral
     }
 
+    /// The marks around a turn of the Mistral template, which differ by a space between its versions.
+    public struct Marks: Codable, Sendable, Equatable {
+        /// Before what the person says.
+        public var opening = "[INST] "
+        /// After it.
+        public var closing = " [/INST]"
+        /// After the answer.
+        public var end = "</s>"
+    }
+
     /// The template.
     public var kind: Kind
     /// The system message that the template writes if a conversation has none, or nil.
     public var defaultSystem: String?
+    /// The marks of a Mistral template; nil = the first version's.
+    public var marks: Marks?
 
-    /// Recognises a Jinja template by what it writes.
+    /// Recognises a Jinja template by rendering conversations with it: it is one of these if it writes what they write.
     ///
+    /// - Parameters:
+    ///   - begin: the text of the first token, which the tokenizer adds by itself.
+    ///   - end: the text of the token that ends an answer.
     /// - Returns: nil for one that is not known: such a model is given its text as it stands.
-    public init?(jinja: String) {
-        // A template that also writes another family's marks is not one of these.
-        let foreign = ["<<SYS>>", "<|start_header_id|>", "<start_of_turn>", "<|user|>", "<|turn>"]
-        guard !foreign.contains(where: { jinja.contains($0) }) else { return nil }
-        let isChatML = jinja.contains("<|im_start|>") && jinja.contains("<|im_end|>")
-        let isMistral = jinja.contains("[INST]") && jinja.contains("[/INST]")
-        if isChatML, !isMistral {
-            kind = .chatML
-            defaultSystem =
-                Self.between("<|im_start|>system\\n", "<|im_end|>", in: jinja)
-                ?? Self.between("<|im_start|>system\n", "<|im_end|>", in: jinja)
-            if defaultSystem?.contains("{") == true || defaultSystem?.contains("'") == true {
-                defaultSystem = nil
+    public init?(jinja: String, begin: String? = "<s>", end: String? = "</s>") {
+        guard let template = try? JinjaTemplate(jinja) else { return nil }
+        func render(_ messages: (role: String, content: String)...) -> String? {
+            let rendered = try? JinjaRenderer.render(
+                template,
+                [
+                    "messages": .list(
+                        messages.map {
+                            .object(["role": .string($0.role), "content": .string($0.content)])
+                        }),
+                    "add_generation_prompt": .bool(true),
+                    "bos_token": begin.map { .string($0) } ?? .undefined,
+                    "eos_token": end.map { .string($0) } ?? .undefined,
+                ])
+            guard let begin, !begin.isEmpty, rendered?.hasPrefix(begin) == true else {
+                return rendered
             }
-        } else if isMistral, !isChatML {
-            kind = .mistral
-            defaultSystem = nil
-        } else {
-            return nil
+            return rendered.map { String($0.dropFirst(begin.count)) }
         }
+        guard let once = render(("user", "Q1")),
+            let twice = render(("user", "Q1"), ("assistant", "A1"), ("user", "Q2"))
+        else { return nil }
+        let instructed = render(("system", "S1"), ("user", "Q1"))
+        for candidate in Self.candidates(once, end: end ?? "") {
+            func turn(_ text: String, isFirst: Bool, system: String?) -> String {
+                candidate.turn(text, isFirst: isFirst, system: system)
+            }
+            // Some Mistral templates put a space between the mark and the answer; a model writes it by itself.
+            let isWritten = ["A1", " A1"].contains {
+                twice == once + $0 + turn("Q2", isFirst: false, system: nil)
+            }
+            // Some refuse instructions.
+            let takesSystem =
+                (candidate.kind == .mistral && instructed == nil)
+                || instructed == turn("Q1", isFirst: true, system: "S1")
+            if isWritten, takesSystem, once == turn("Q1", isFirst: true, system: nil) {
+                self = candidate
+                return
+            }
+        }
+        return nil
     }
 
-    private static func between(_ start: String, _ end: String, in text: String) -> String? {
-        guard let from = text.firstRange(of: start)?.upperBound,
-            let to = text[from...].firstRange(of: end)?.lowerBound
-        else { return nil }
-        return String(text[from..<to])
+    private init(kind: Kind, defaultSystem: String? = nil, marks: Marks? = nil) {
+        self.kind = kind
+        self.defaultSystem = defaultSystem
+        self.marks = marks
+    }
+
+    /// What a template may be that writes `once` for one question.
+    private static func candidates(_ once: String, end: String) -> [ChatTemplate] {
+        guard once.hasPrefix("<|im_start|>") else {
+            return ["", " "].flatMap { after in
+                [("[INST] ", " [/INST]"), ("[INST] ", "[/INST]"), ("[INST]", "[/INST]")].map {
+                    ChatTemplate(
+                        kind: .mistral,
+                        marks: Marks(opening: $0.0, closing: $0.1, end: end + after))
+                }
+            }
+        }
+        let (start, stop) = ("<|im_start|>system\n", "<|im_end|>\n")
+        guard once.hasPrefix(start), let found = once.firstRange(of: stop) else {
+            return [ChatTemplate(kind: .chatML)]
+        }
+        let system = once[start.endIndex..<found.lowerBound]
+        return [ChatTemplate(kind: .chatML, defaultSystem: String(system))]
     }
 
     /// The text of a turn: what the person says, ready for the model's answer.
@@ -62,8 +116,10 @@ public struct ChatTemplate: Codable, Sendable, Equatable {
             }
             return text + "<|im_start|>user\n\(prompt)<|im_end|>\n<|im_start|>assistant\n"
         case .mistral:
+            let marks = marks ?? Marks()
             let instructions = isFirst ? system.map { "\($0)\n\n" } ?? "" : ""
-            return (isFirst ? "" : "</s>") + "[INST] \(instructions)\(prompt) [/INST]"
+            return (isFirst ? "" : marks.end) + marks.opening + instructions + prompt
+                + marks.closing
         }
     }
 }

@@ -25,16 +25,7 @@ public final class Tokenizer: Sendable {
     /// - Throws: ``ModelError`` if merges or ids contradict the vocabulary, or a pattern is not supported.
     public init(_ document: TokenizerDocument) throws(ModelError) {
         self.document = document
-        let ids = document.added.map(\.id) + document.prefix + document.suffix
-        for id in ids + [document.unknown ?? 0] where !document.pieces.indices.contains(id) {
-            throw ModelError(
-                "the tokenizer names token \(id), its vocabulary has \(document.pieces.count)")
-        }
-        guard document.scores.isEmpty || document.scores.count == document.pieces.count else {
-            throw ModelError(
-                "the tokenizer has \(document.scores.count) scores for \(document.pieces.count) pieces"
-            )
-        }
+        try document.validate()
         vocabulary = try Vocabulary(document)
         preTokenizer = try PreTokenizer(document.steps)
         special = Set(document.added.filter(\.special).map(\.id))

@@ -77,7 +77,13 @@ extension TokenizerDocument {
         }
         stripAsPhi3(metadata.string("general.name") ?? "")
         try addEnds(metadata, isPieces: model == "llama", impliesBegin: impliesBegin)
-        setChat(jinja: metadata.string("tokenizer.chat_template"))
+        func text(_ key: String) -> String? {
+            metadata.int("tokenizer.ggml.\(key)_token_id").flatMap {
+                pieces.indices.contains($0) ? pieces[$0] : nil
+            }
+        }
+        setChat(
+            jinja: metadata.string("tokenizer.chat_template"), begin: text("bos"), end: text("eos"))
     }
 
     /// Ids that encoding adds by itself, and those that end an answer.

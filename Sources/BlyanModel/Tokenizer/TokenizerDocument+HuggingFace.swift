@@ -28,17 +28,57 @@ extension TokenizerDocument {
             break
         }
         let settings = try read("tokenizer_config.json")
-        if let name = settings?["eos_token"]?.string ?? settings?["eos_token"]?["content"]?.string,
-            let id = pieces.firstIndex(of: name), !endTokens.contains(id)
+        let model = try read("config.json")?["model_type"]?.string
+        try checkPrefixSpace(settings, model: model, in: "\(directory)/tokenizer_config.json")
+        func token(_ key: String) -> String? {
+            settings?[key]?.string ?? settings?[key]?["content"]?.string
+        }
+        if let name = token("eos_token"), let id = pieces.firstIndex(of: name),
+            !endTokens.contains(id)
         {
             endTokens.append(id)
         }
-        var jinja = settings?["chat_template"]?.string
-        let file = "\(directory)/chat_template.jinja"
-        if jinja == nil, let data = FileManager.default.contents(atPath: file) {
+        // Of several templates, the one for plain conversation; a file beside counts for more, as in transformers.
+        let written = settings?["chat_template"]
+        var jinja =
+            written?.string
+            ?? written?.array?.first { $0["name"]?.string == "default" }?["template"]?.string
+        if let data = FileManager.default.contents(atPath: "\(directory)/chat_template.jinja") {
             jinja = String(decoding: data, as: UTF8.self)
         }
-        setChat(jinja: jinja)
+        setChat(jinja: jinja, begin: token("bos_token"), end: token("eos_token"))
+    }
+
+    /// Refuses an `add_prefix_space` that contradicts `tokenizer.json` where transformers follows it.
+    ///
+    /// That is for the tokenizer classes that it builds itself. All others, and `add_bos_token` and `add_eos_token`
+    /// beside a `tokenizer.json`, change nothing there (transformers 5; Tests/Conformance/tokenizer_settings.py).
+    private func checkPrefixSpace(
+        _ settings: JSONDocument?, model: String?, in path: String
+    ) throws(ModelError) {
+        guard let wanted = settings?["add_prefix_space"]?.bool,
+            var name = settings?["tokenizer_class"]?.string
+        else { return }
+        if name.hasSuffix("Fast") { name.removeLast(4) }
+        let isByteLevel = kind == .byteLevelBPE
+        let isFollowed: Bool
+        switch name {
+        // Mistral's models and byte-level files are read as they stand whatever the class says.
+        case "LlamaTokenizer": isFollowed = !isByteLevel && model != "mistral" && model != "mixtral"
+        case "GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer": isFollowed = isByteLevel
+        default: isFollowed = false
+        }
+        let isAdded =
+            normalizers.contains(.prepend("▁"))
+            || steps.contains { step in
+                if case .metaspace(let prefix) = step { prefix != .never } else { step == .space }
+            }
+        guard isFollowed, isAdded != wanted else { return }
+        throw ModelError(
+            "\(path): add_prefix_space is \(wanted), but tokenizer.json \(isAdded ? "adds" : "does not add") a space",
+            hint:
+                "save the tokenizer again with one of the two, or remove the field to follow tokenizer.json"
+        )
     }
 }
 

@@ -118,8 +118,28 @@ public struct TokenizerDocument: Codable, Sendable, Equatable {
         public var isPiece = true
     }
 
-    mutating func setChat(jinja: String?) {
-        chat = jinja.flatMap { ChatTemplate(jinja: $0) }
+    /// Checks everything that ``Tokenizer`` takes for granted: an importer's result, and what was read from a chain.
+    ///
+    /// - Throws: ``ModelError`` naming what contradicts the vocabulary.
+    package func validate() throws(ModelError) {
+        guard pieces.count <= 1 << 24 else {
+            throw ModelError("the tokenizer has \(pieces.count) pieces, at most 16777216")
+        }
+        for id in added.map(\.id) + prefix + suffix + [unknown ?? 0]
+        where !pieces.indices.contains(id) {
+            throw ModelError("the tokenizer names token \(id), its vocabulary has \(pieces.count)")
+        }
+        guard scores.isEmpty || scores.count == pieces.count else {
+            throw ModelError("the tokenizer has \(scores.count) scores for \(pieces.count) pieces")
+        }
+        for case .replace("", let new) in normalizers {
+            throw ModelError("the tokenizer replaces empty text with \"\(new)\"")
+        }
+    }
+
+    mutating func setChat(jinja: String?, begin: String?, end: String?) {
+        let end = end ?? endTokens.first.flatMap { pieces.indices.contains($0) ? pieces[$0] : nil }
+        chat = jinja.flatMap { ChatTemplate(jinja: $0, begin: begin, end: end) }
         unknownChat = chat == nil ? jinja.map { String($0.prefix(160)) } : nil
     }
 }

@@ -8,7 +8,8 @@ struct Import: NodeCommand {
     static let configuration = CommandConfiguration(
         abstract: "Write a model into the chains: every expert and shared part a signed block.",
         discussion: """
-            PATH is a Hugging Face directory (config.json, safetensors, tokenizer.json). \
+            PATH is a Hugging Face directory (config.json, safetensors or pytorch_model.bin, tokenizer.json) or a \
+            GGUF file. \
             An import that was stopped goes on where it was when it is run again; what is stored is not stored twice.
             """)
 
@@ -50,8 +51,9 @@ struct Import: NodeCommand {
         let clock = ContinuousClock()
         let start = clock.now
         let payloadType = format ?? node.manifest.formats.first ?? ""
-        let plugin = try node.plugins.format(for: payloadType)
-        let checkpoint = try openCheckpoint(at: source.path)
+        let plugins = node.plugins
+        let plugin = try plugins.format(for: payloadType)
+        let checkpoint = try openCheckpoint(at: source.path, plugins: plugins)
         let base =
             source.pathExtension == "gguf"
             ? source.deletingPathExtension().lastPathComponent : source.lastPathComponent
