@@ -15,12 +15,14 @@ struct Blyan: ParsableCommand {
             Begin with `blyan init`, then `blyan import PATH`, then `blyan chat "hello"`.
             While `blyan run` (or any other command) holds a home, all commands reach it by its control socket.
             """,
-        version: "0.1.0 (plugin ABI 1.0, chain format 1)",
+        version: version,
         subcommands: [
             Init.self, Import.self, Chat.self, Eval.self, Tokenize.self, ModelCommand.self,
             Expert.self, Chain.self,
-            BlockCommand.self, Plugin.self, Run.self,
+            BlockCommand.self, Plugin.self, Run.self, Status.self,
         ])
+
+    static let version = "0.1.0 (plugin ABI 1.0, chain format 1)"
 
     static func main() {
         signal(SIGPIPE, SIG_IGN)
