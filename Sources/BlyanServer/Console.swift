@@ -1,13 +1,16 @@
 internal import BlyanKernel
 public import Foundation
 
-// Unchecked: `write` is set once and is thread-safe by contract.
+// Unchecked: all of it is set once, and the closures are thread-safe by contract.
 /// Where a command's words go, and where it stands: its own terminal, or that of a client on the control socket.
 public final class Console: @unchecked Sendable {
     /// Standard output or standard error.
     public enum Stream: String, Codable, Sendable { case output, error }
 
     private let write: @Sendable (Stream, [UInt8]) throws -> Void
+    private let check: @Sendable () throws -> Void
+    /// Asks a client for the key's passphrase; nil where the command's own process has it.
+    public let passphrase: (@Sendable () throws -> [UInt8])?
     /// Whether the standard error that a person sees is a terminal: progress bars are drawn only there.
     public let isTerminal: Bool
     /// The folder that relative paths start from.
@@ -15,18 +18,26 @@ public final class Console: @unchecked Sendable {
 
     /// Makes a console.
     ///
-    /// - Parameter write: called from any thread; throws when nobody listens any more.
+    /// - Parameters:
+    ///   - passphrase: asks a client for the key's passphrase.
+    ///   - check: throws when the command is to end before it is done.
+    ///   - write: called from any thread; throws when nobody listens any more.
     public init(
-        isTerminal: Bool, directory: URL,
+        isTerminal: Bool, directory: URL, passphrase: (@Sendable () throws -> [UInt8])? = nil,
+        check: @escaping @Sendable () throws -> Void = {},
         write: @escaping @Sendable (Stream, [UInt8]) throws -> Void
     ) {
         self.isTerminal = isTerminal
         self.directory = directory
+        self.passphrase = passphrase
+        self.check = check
         self.write = write
     }
 
-    /// The console of the command that runs in this task or thread.
-    @TaskLocal public static var current = Console.process
+    /// Throws when the command is to end before it is done: its client has gone, or the process is ending.
+    ///
+    /// Long commands ask between steps; printing asks too.
+    public func checkCancelled() throws { try check() }
 
     /// The process's own streams.
     public static let process = Console(
@@ -52,15 +63,18 @@ public final class Console: @unchecked Sendable {
 
     /// Writes text to standard output as it is.
     ///
-    /// - Throws: When the client has gone.
+    /// - Throws: As ``checkCancelled()``.
     public func print(_ text: String, terminator: String = "\n") throws {
-        try write(.output, Array((text + terminator).utf8))
+        try print(bytes: Array((text + terminator).utf8))
     }
 
     /// Writes bytes to standard output as they are.
     ///
-    /// - Throws: When the client has gone.
-    public func print(bytes: [UInt8]) throws { try write(.output, bytes) }
+    /// - Throws: As ``checkCancelled()``.
+    public func print(bytes: [UInt8]) throws {
+        try check()
+        try write(.output, bytes)
+    }
 
     /// Writes a line for a person to standard error; silently nothing when nobody listens.
     public func note(_ text: String, terminator: String = "\n") {

@@ -37,10 +37,14 @@ public final class Conversation {
 
     /// Says something and streams the answer as UTF-8.
     ///
-    /// - Parameter limit: tokens at most.
-    /// - Throws: ``ModelError`` if the context is full; ``KernelError`` if weights are damaged; what `onText` throws.
+    /// - Parameters:
+    ///   - limit: tokens at most.
+    ///   - onStep: called before each step; throws to stop.
+    /// - Throws: ``ModelError`` if the context is full; ``KernelError`` if weights are damaged; what `onText` and
+    ///   `onStep` throw.
     public func answer(
-        _ prompt: String, sampler: inout Sampler, limit: Int, onText: ([UInt8]) throws -> Void
+        _ prompt: String, sampler: inout Sampler, limit: Int, onText: ([UInt8]) throws -> Void,
+        onStep: () throws -> Void = {}
     ) throws -> ModelRunner.Statistics {
         let tokenizer = model.tokenizer
         let text = template?.turn(prompt, isFirst: isFirst, system: system) ?? prompt
@@ -67,6 +71,8 @@ public final class Conversation {
             }
             if !bytes.isEmpty { try onText(bytes) }
             return true
+        } onStep: {
+            try onStep()
         }
         let rest = stream.finish()
         if !rest.isEmpty { try onText(rest) }

@@ -15,26 +15,52 @@ public enum HomeSetup {
         public let trusted: [String]
         /// Plugins without a library here.
         public let missing: [String]
+        /// The file that holds the key's random passphrase, if one was made.
+        public let keyFile: String?
     }
 
-    /// Makes a home in `home`, which must be empty or absent.
+    /// What lies in a home; a folder that holds anything else is none.
+    private static let contents: Set<String> = [
+        "control.sock", "index", "key.json", "key.passphrase", "key.passphrase.new", "lock", "log",
+        "lost+found", "node.schema.json", "node.schema.json.new", "node.yaml.new", "payloads",
+        "plugin.schema.json", "plugin.schema.json.new", "plugins", "scrub", "verified",
+    ]
+
+    /// Whether a home can be made in `home`: it is absent, empty, or holds what an interrupted ``run`` left.
     ///
-    /// - Parameters:
-    ///   - name: the network's name in the Genesis Pact.
-    ///   - passphrase: encrypts the new key.
-    ///   - program: the folder of the running program.
-    /// - Throws: ``KernelError`` with code `rule` if there is a home already, `notFound` if the manifests that ship with
-    ///   the program are not found, `io`.
-    public static func run(
-        home: URL, name: String, passphrase: [UInt8], program: URL, now: Int64
-    ) throws -> Result {
-        let manager = FileManager.default
-        guard !manager.fileExists(atPath: home.appendingPathComponent("node.yaml").path) else {
+    /// - Throws: ``KernelError`` with code `rule` naming what is there.
+    public static func check(_ home: URL) throws(KernelError) {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: home.path)) ?? []
+        guard !names.contains("node.yaml") else {
             throw KernelError(
                 .rule, "\(home.path) is a home already",
                 hint: "use it, or give another folder with --home")
         }
+        if let other = names.filter({ !contents.contains($0) }).min() {
+            throw KernelError(
+                .rule, "\(home.path) is no home and not empty: it holds \(other)",
+                hint: "give an empty folder or a new one with --home")
+        }
+    }
+
+    /// Makes a home in `home`, or goes on where an interrupted run of this stopped.
+    ///
+    /// - Parameters:
+    ///   - name: the network's name in the Genesis Pact.
+    ///   - passphrase: encrypts the new key, or opens the one that is there; nil = a random one in a ``KeyFile``.
+    ///   - program: the folder of the running program.
+    ///   - manifest: becomes the home's node manifest instead of the one that ships with the program.
+    /// - Throws: ``KernelError`` as ``check(_:)``; `notFound` if the manifests that ship with the program are not found;
+    ///   `config` for a `manifest` that is not valid; `io`.
+    public static func run(
+        home: URL, name: String, passphrase: [UInt8]?, program: URL, manifest: URL? = nil,
+        now: Int64
+    ) throws -> Result {
+        try check(home)
+        let manager = FileManager.default
         let manifests = try manifestFolder(from: program)
+        let source = manifest ?? manifests.appendingPathComponent("node.yaml")
+        let namesLibraries = try !NodeManifest(path: source.path).libraryFolders.isEmpty
         let plugins = home.appendingPathComponent("plugins")
         do {
             try manager.createDirectory(
@@ -44,11 +70,21 @@ public enum HomeSetup {
             throw KernelError(.io, "cannot make \(plugins.path): \(error.localizedDescription)")
         }
         let homeLock = try HomeLock(home: home)
+        // Another run may have ended just before this one got the lock.
+        try check(home)
         let keystore = Keystore(home: home)
-        let key =
-            keystore.exists
-            ? try keystore.unlock(passphrase: passphrase)
-            : try keystore.create(passphrase: passphrase)
+        let keyFile = KeyFile(home: home)
+        var madeFile: String?
+        let key: SigningKey
+        if keystore.exists {
+            key = try keystore.unlock(passphrase: passphrase ?? keyFile.passphrase ?? [])
+        } else if let passphrase {
+            key = try keystore.create(passphrase: passphrase)
+        } else {
+            // Durable before the key that it opens.
+            key = try keystore.create(passphrase: keyFile.passphrase ?? keyFile.make())
+            madeFile = keyFile.path
+        }
         let genesis = try writeGenesis(home: home, name: name, key: key, now: now)
         for file in try manager.contentsOfDirectory(
             atPath: manifests.appendingPathComponent("plugins").path
@@ -64,18 +100,17 @@ public enum HomeSetup {
             ) { $0 }
         }
         // The node manifest comes last: a home has one, and what has none is no home yet.
-        try copy(
-            manifests.appendingPathComponent("node.yaml"),
-            to: home.appendingPathComponent("node.yaml")
-        ) { text in
-            text
+        try copy(source, to: home.appendingPathComponent("node.yaml")) { text in
+            guard !namesLibraries else { return text }
+            return text
                 + "\n# Folders searched for plugin libraries.\nlibraries:\n  - \(quoted(program.path))\n"
         }
         let (trusted, missing) = try trust(
             nil, in: NodeManifest(path: home.appendingPathComponent("node.yaml").path))
         withExtendedLifetime(homeLock) {}
         return Result(
-            genesis: genesis, publicKey: key.publicKey, trusted: trusted, missing: missing)
+            genesis: genesis, publicKey: key.publicKey, trusted: trusted, missing: missing,
+            keyFile: madeFile)
     }
 
     private static func quoted(_ path: String) -> String {
@@ -101,12 +136,12 @@ public enum HomeSetup {
     private static func copy(_ source: URL, to target: URL, _ edit: (String) -> String)
         throws(KernelError)
     {
-        do {
-            let text = try String(contentsOf: source, encoding: .utf8)
-            try edit(text).write(to: target, atomically: true, encoding: .utf8)
-        } catch {
-            throw KernelError(
-                .io, "cannot copy \(source.path) to \(target.path): \(error.localizedDescription)")
+        try DurableFile.write(Array(edit(read(source)).utf8), to: target, mode: 0o644)
+    }
+
+    private static func read(_ file: URL) throws(KernelError) -> String {
+        do { return try String(contentsOf: file, encoding: .utf8) } catch {
+            throw KernelError(.io, "cannot read \(file.path): \(error.localizedDescription)")
         }
     }
 
@@ -148,6 +183,7 @@ public enum HomeSetup {
         var missing: [String] = []
         for name in names ?? all {
             let path = node.manifestPath(of: name)
+            let file = URL(fileURLWithPath: path)
             let manifest = try PluginManifest(path: path)
             let hash: Digest
             do throws(KernelError) {
@@ -157,17 +193,13 @@ public enum HomeSetup {
                 missing.append(name)
                 continue
             }
-            do {
-                let text = try String(contentsOfFile: path, encoding: .utf8)
-                let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map {
-                    line in
-                    line.hasPrefix("sha256:") ? "sha256: \(hash)" : String(line)
-                }
-                try lines.joined(separator: "\n").write(
-                    toFile: path, atomically: true, encoding: .utf8)
-            } catch {
-                throw KernelError(.io, "cannot write \(path): \(error.localizedDescription)")
+            let lines = try read(file).split(separator: "\n", omittingEmptySubsequences: false).map
+            {
+                line in
+                line.hasPrefix("sha256:") ? "sha256: \(hash)" : String(line)
             }
+            try DurableFile.write(
+                Array(lines.joined(separator: "\n").utf8), to: file, mode: 0o644)
             trusted.append(name)
         }
         return (trusted, missing)

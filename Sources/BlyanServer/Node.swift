@@ -19,20 +19,32 @@ public final class Node: @unchecked Sendable {
     /// What experts did in this process.
     public let usage = UsageCounter()
     private let homeLock: HomeLock
-    private let threads: Int?
+    private let fixedThreads: Int?
     private let passphrase: @Sendable () throws -> [UInt8]
+    private let remembered: RememberedFiles
     private let lock = NSLock()
     private var serving: PluginSet
     private let manifestPath: String
-    private var loaded: [String: LoadedModel] = [:]
+    // What serves by meta block: one version of a model, by one generation of plugins.
+    private var loaded: [Digest: Serving] = [:]
+    // Each is held while something slow is done once, so that all else goes on meanwhile.
+    private let keyLock = NSLock()
+    private let loadLock = NSLock()
+    private let reloadLock = NSLock()
     private var key: SigningKey?
+
+    private struct Serving {
+        let generation: Int
+        let version: Digest?
+        let model: LoadedModel
+    }
 
     /// Takes a home and opens its chains; plugins are loaded when they are first needed.
     ///
     /// - Parameters:
     ///   - manifest: another node manifest than `HOME/node.yaml`.
     ///   - threads: compute threads instead of the manifest's.
-    ///   - passphrase: asked when something is to be signed.
+    ///   - passphrase: asked when this process signs for itself.
     ///   - rebuildIndex: drop the index and build it from the log.
     ///   - log: gets lines for the operator.
     /// - Throws: ``KernelError`` with code `notFound` if the folder is no home, `held` if another process holds it.
@@ -51,11 +63,9 @@ public final class Node: @unchecked Sendable {
         homeLock = try HomeLock(home: home)
         let manifest = try NodeManifest(
             path: (path ?? home.appendingPathComponent("node.yaml")).path)
-        var remembered: RememberedFiles?
-        if case .remember(let seconds) = manifest.verify {
-            remembered = RememberedFiles(
-                path: home.appendingPathComponent("verified"), seconds: seconds)
-        }
+        // Always there, as a later manifest may turn it on; no payload mapped in another mode asks it.
+        remembered = RememberedFiles(
+            path: home.appendingPathComponent("verified"), seconds: manifest.rememberSeconds)
         store = try ChainStore(home: home, rebuild: rebuildIndex, remembered: remembered)
         for repair in store.repairs { log("note: \(repair)") }
         let host = unsafe PluginHost(services: Kernels.services) { level, plugin, message in
@@ -64,18 +74,23 @@ public final class Node: @unchecked Sendable {
         manifestPath = manifest.path
         serving = PluginSet(manifest, host: host)
         self.passphrase = passphrase
-        self.threads = threads
+        fixedThreads = threads
         hasRebuiltIndex = rebuildIndex
         usage.subscribe(to: messages)
     }
 
-    /// The key that this node signs with.
+    /// The key that this node signs with, unlocked once.
     ///
+    /// - Parameter passphrase: asked if the key is locked; nil = what the node was made with.
     /// - Throws: ``KernelError`` with code `key`; what asking for the passphrase throws.
-    public func signingKey() throws -> SigningKey {
-        try lock.withLock {
+    public func signingKey(passphrase: (@Sendable () throws -> [UInt8])? = nil) throws -> SigningKey
+    {
+        if let key = keyLock.withLock({ key }) { return key }
+        // A person may take their time to type: nobody else waits for it.
+        let secret = try (passphrase ?? self.passphrase)()
+        return try keyLock.withLock {
             if let key { return key }
-            let opened = try Keystore(home: home).unlock(passphrase: passphrase())
+            let opened = try Keystore(home: home).unlock(passphrase: secret)
             key = opened
             return opened
         }
@@ -92,7 +107,11 @@ public final class Node: @unchecked Sendable {
     /// - Returns: The new generation.
     /// - Throws: ``KernelError`` naming the plugin and what mends it; then nothing has changed.
     public func reloadPlugins() throws(KernelError) -> PluginSet {
+        // One at a time: two that begin from one generation would make the same next one.
+        reloadLock.lock()
+        defer { reloadLock.unlock() }
         let next = try plugins.next(NodeManifest(path: manifestPath))
+        remembered.hold(seconds: next.node.rememberSeconds)
         lock.withLock {
             serving = next
             loaded.removeAll()
@@ -103,24 +122,40 @@ public final class Node: @unchecked Sendable {
     /// The models of this home.
     public var catalog: ModelCatalog { ModelCatalog(store) }
 
-    /// A model that serves, loaded once.
+    /// The models that are loaded now, by name.
+    public var loadedModels: [LoadedModel] {
+        lock.withLock { loaded.values.map(\.model) }.sorted { $0.model.name < $1.model.name }
+    }
+
+    /// Threads that a model's steps are shared by.
+    public var threads: Int {
+        let wanted = fixedThreads ?? manifest.threads
+        return wanted > 0 ? wanted : ProcessInfo.processInfo.activeProcessorCount
+    }
+
+    /// A model that serves, loaded once for a version and a generation of plugins.
+    ///
+    /// An older version or generation lives as long as the requests that began with it.
     ///
     /// - Throws: ``ModelError`` if there is no such model or it is incomplete; ``KernelError``.
     public func model(_ name: String?) throws -> LoadedModel {
         let found = try catalog.model(named: name)
+        loadLock.lock()
+        defer { loadLock.unlock() }
         let plugins = plugins
         let manifest = plugins.node
-        let key =
-            "\(plugins.generation) \(found.meta.hash) \(found.version?.hash.description ?? "")"
-        if let known = lock.withLock({ loaded[key] }) { return known }
+        let version = found.version?.hash
+        if let known = lock.withLock({ loaded[found.meta.hash] }),
+            known.generation == plugins.generation, known.version == version
+        {
+            return known.model
+        }
         let mode: VerifyMode =
             switch manifest.verify {
             case .always: .always
             case .touch: .touch
             case .remember: .remember
             }
-        let wanted = threads ?? manifest.threads
-        let threads = wanted > 0 ? wanted : ProcessInfo.processInfo.activeProcessorCount
         let messages = messages
         let model = try LoadedModel(
             found, store: store, mode: mode, budget: manifest.cacheBudget, threads: threads,
@@ -128,12 +163,24 @@ public final class Node: @unchecked Sendable {
             router: { [plugins] in try plugins.router() },
             onLoad: { messages.publish($0, to: .expertLoaded) },
             onUse: { messages.publish($0, to: .expertsUsed) })
-        lock.withLock { loaded[key] = model }
+        lock.withLock {
+            // A reload in between has dropped what was there: this one then serves its request alone.
+            guard serving.generation == plugins.generation else { return }
+            loaded[found.meta.hash] = Serving(
+                generation: plugins.generation, version: version, model: model)
+        }
         return model
     }
 
     /// Gives the home back: waits for nothing, keeps what is durable.
     public func close() { store.close() }
+}
+
+extension NodeManifest {
+    /// Seconds that a check is remembered for; 0 where it is not.
+    fileprivate var rememberSeconds: Int {
+        if case .remember(let seconds) = verify { seconds } else { 0 }
+    }
 }
 
 /// A block is durable.

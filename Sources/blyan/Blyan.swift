@@ -15,12 +15,14 @@ struct Blyan: ParsableCommand {
             Begin with `blyan init`, then `blyan import PATH`, then `blyan chat "hello"`.
             While `blyan run` (or any other command) holds a home, all commands reach it by its control socket.
             """,
-        version: "0.1.0 (plugin ABI 1.0, chain format 1)",
+        version: version,
         subcommands: [
             Init.self, Import.self, Chat.self, Eval.self, Tokenize.self, ModelCommand.self,
             Expert.self, Chain.self,
-            BlockCommand.self, Plugin.self, Run.self,
+            BlockCommand.self, Plugin.self, Run.self, Status.self,
         ])
+
+    static let version = "0.1.0 (plugin ABI 1.0, chain format 1)"
 
     static func main() {
         signal(SIGPIPE, SIG_IGN)
@@ -66,7 +68,7 @@ protocol ConsoleCommand: ParsableCommand {
 /// A command that works on a held home: in this process, or in the one that holds it.
 protocol NodeCommand: ParsableCommand {
     var home: HomeOptions { get }
-    /// Whether this process itself must hold the home.
+    /// Whether this process itself must hold the home, and ends the commands that it serves when it ends.
     var mustHold: Bool { get }
     /// Whether opening the home drops the index first.
     var rebuildsIndex: Bool { get }
@@ -108,8 +110,16 @@ struct Dispatch {
     func run(_ command: some NodeCommand, on held: Node?) throws -> Int32 {
         let home = console.url(command.home.home)
         if let held {
-            guard held.home.path == home.path else {
+            guard isSame(held.home, home) else {
                 throw KernelError(.held, "this process holds \(held.home.path), not \(home.path)")
+            }
+            if let manifest = command.home.manifest.map({ console.url($0) }),
+                !isSame(manifest, URL(fileURLWithPath: held.manifest.path))
+            {
+                throw KernelError(
+                    .held,
+                    "process \(getpid()) holds \(home.path) with the manifest \(held.manifest.path), not \(manifest.path)",
+                    hint: "leave --manifest out, or stop that process first")
             }
             try command.run(held, console)
             return 0
@@ -125,12 +135,20 @@ struct Dispatch {
                 refusal = error
             }
             if let node { return try serve(command, node) }
-            if let status = try ControlSocket.forward(arguments, home: home, console: console) {
-                return status
+            let status = try ControlSocket.forward(arguments, home: home, console: console) {
+                try Passphrase(command.home, console: console).unlocking(home)
             }
+            if let status { return status }
             usleep(100_000)
         }
         throw refusal ?? KernelError(.held, "the home \(home.path) is held")
+    }
+
+    /// Whether two paths name one thing, whatever links lead there.
+    private func isSame(_ one: URL, _ other: URL) -> Bool {
+        var (a, b) = (stat(), stat())
+        return unsafe stat(one.path, &a) == 0 && stat(other.path, &b) == 0
+            && a.st_dev == b.st_dev && a.st_ino == b.st_ino
     }
 
     private func open(_ command: some NodeCommand, _ home: URL) throws(KernelError) -> Node {
@@ -146,15 +164,16 @@ struct Dispatch {
     /// Runs a command here; whoever holds a home listens for others meanwhile.
     private func serve(_ command: some NodeCommand, _ node: Node) throws -> Int32 {
         let socket = try ControlSocket(home: node.home) { arguments, console in
-            Console.$current.withValue(console) {
-                Blyan.execute(arguments, console: console, node: node)
-            }
+            Blyan.execute(arguments, console: console, node: node)
         }
-        defer {
-            socket.close()
-            node.close()
+        let outcome = Result { try command.run(node, console) }
+        guard socket.close(cancelling: command.mustHold) else {
+            // What still runs uses the store. Leaving it as it is loses nothing that was acknowledged.
+            console.note("blyan: left a command that did not end when told")
+            _exit(1)
         }
-        try command.run(node, console)
+        node.close()
+        try outcome.get()
         return 0
     }
 }

@@ -64,13 +64,15 @@ final class ProgressBar {
         start = clock.now
     }
 
-    func update(_ done: Int, of all: Int, bytes: Int, label: String) {
+    /// Shows how far it is: by bytes if all of them are known, else by pieces.
+    func update(_ done: Int, of all: Int, bytes: Int, allBytes: Int = 0, label: String) {
         guard console.isTerminal, all > 0 else { return }
         let now = clock.now
         if let drawn, now - drawn < .milliseconds(100), done < all { return }
         drawn = now
         let seconds = max((now - start).seconds, 1e-6)
-        let fraction = Double(done) / Double(all)
+        let fraction =
+            allBytes > 0 ? Double(bytes) / Double(allBytes) : Double(done) / Double(all)
         let filled = Int(fraction * 24)
         let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 24 - filled)
         let left = Int((seconds / max(fraction, 1e-6) * (1 - fraction)).rounded())

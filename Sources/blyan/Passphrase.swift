@@ -12,8 +12,6 @@ struct Passphrase {
         self.console = console
     }
 
-    private func keyFile(_ home: URL) -> URL { home.appendingPathComponent("key.passphrase") }
-
     /// What was given for this call, or nil.
     private func given() throws(KernelError) -> [UInt8]? {
         if let file = options.passphraseFile {
@@ -34,8 +32,11 @@ struct Passphrase {
         return nil
     }
 
-    /// The passphrase for a new key: given, or asked twice at a terminal, or a random one in a file beside the keystore.
-    func creating(_ home: URL) throws(KernelError) -> [UInt8] {
+    /// Whether one was given for this call, without asking anybody.
+    var isGiven: Bool { get throws(KernelError) { try given() != nil } }
+
+    /// The passphrase for a new key: given, or asked twice at a terminal, or nil for a random one in a file.
+    func creating() throws(KernelError) -> [UInt8]? {
         if let given = try given() { return given }
         if isatty(0) == 1, isatty(2) == 1 {
             let first = try ask("passphrase for the new key (empty: a random one in a file): ")
@@ -46,23 +47,13 @@ struct Passphrase {
                 return first
             }
         }
-        let secret = Array(Hex.encode(try Keystore.random(32)).utf8)
-        let path = keyFile(home).path
-        let made = FileManager.default.createFile(
-            atPath: path, contents: Data(secret + [10]), attributes: [.posixPermissions: 0o600])
-        guard made else { throw KernelError(.io, "cannot write \(path)") }
-        console.note(
-            "blyan: no passphrase was given: the key is opened by a random one in \(path) (mode 0600); whoever reads that file can sign"
-        )
-        return secret
+        return nil
     }
 
     /// The passphrase of the key that is there.
     func unlocking(_ home: URL) throws(KernelError) -> [UInt8] {
         if let given = try given() { return given }
-        if let data = FileManager.default.contents(atPath: keyFile(home).path) {
-            return Array(data.prefix { $0 != 10 })
-        }
+        if let kept = KeyFile(home: home).passphrase { return kept }
         guard isatty(0) == 1, isatty(2) == 1 else {
             throw KernelError(
                 .key, "the key of \(home.path) needs a passphrase",

@@ -3,31 +3,6 @@ import Testing
 
 /// One process holds a home; all others reach it by its control socket.
 @Suite struct HolderTests {
-    /// A `blyan run` that ends with this object.
-    private final class Holder {
-        let process: Process
-        let output: URL
-
-        init(_ home: Home) throws {
-            output = home.scratch.appendingPathComponent("run.out")
-            process = try home.start(
-                ["run"], output: output, error: home.scratch.appendingPathComponent("run.err"))
-            // It says that it holds the home once it listens.
-            while try !Data(contentsOf: output).contains(UInt8(ascii: "\n")) {
-                guard process.isRunning else { throw Home.Failure(description: "run has ended") }
-                usleep(10_000)
-            }
-        }
-
-        /// Ends the process by a signal.
-        func end(_ signal: Int32) {
-            kill(process.processIdentifier, signal)
-            process.waitUntilExit()
-        }
-
-        deinit { if process.isRunning { end(SIGKILL) } }
-    }
-
     @Test func commandsGoThroughTheHolder() throws {
         let home = try Home(.imported)
         let expected = try Checkpoints.expected(Checkpoints.routed)
@@ -84,27 +59,11 @@ import Testing
         let home = try Home()
         let holder = try Holder(home)
         for bytes: [UInt8] in [[], [1], [0xFF, 0xFF, 0xFF, 0xFF], [2, 0, 0, 0, 0x7B, 0x7D]] {
-            let client = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+            let client = try home.connect()
             defer { close(client) }
-            var address = sockaddr_un()
-            address.sun_family = sa_family_t(AF_UNIX)
-            let path = Array(home.socket.utf8)
-            try #require(path.count < 108)
-            withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path) }
-            let connected = withUnsafePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    connect(client, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-                }
-            }
-            try #require(connected == 0)
             _ = send(client, bytes, bytes.count, Int32(MSG_NOSIGNAL))
         }
         #expect(try home.succeed("chain", "verify").contains("verified"))
         #expect(holder.process.isRunning)
     }
-}
-
-extension Home {
-    /// The control socket.
-    var socket: String { folder.appendingPathComponent("control.sock").path }
 }

@@ -27,6 +27,16 @@ final class Home {
         try FileManager.default.copyItem(at: origin.home.get(), to: folder)
     }
 
+    /// A folder in which nothing is yet.
+    static func unmade() throws -> Home {
+        let home = Home(
+            scratch: FileManager.default.temporaryDirectory
+                .appendingPathComponent("blyan-home-\(UUID().uuidString)"))
+        try FileManager.default.createDirectory(
+            at: home.scratch, withIntermediateDirectories: true)
+        return home
+    }
+
     private init(scratch: URL) {
         self.scratch = scratch
         folder = scratch.appendingPathComponent("home")
@@ -77,19 +87,22 @@ final class Home {
         .deletingLastPathComponent().appendingPathComponent("blyan")
 
     /// Starts the program on this home.
-    func start(_ arguments: [String], output: URL, error: URL) throws -> Process {
+    func start(
+        _ arguments: [String], output: URL, error: URL, environment: [String: String] = [:]
+    ) throws -> Process {
         for file in [output, error] where !file.path.hasPrefix("/dev/") {
             try Data().write(to: file)
         }
         let process = Process()
         process.executableURL = Self.program
-        process.arguments = arguments + ["--home", folder.path]
+        process.arguments =
+            arguments + (arguments.contains("--home") ? [] : ["--home", folder.path])
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = try FileHandle(forWritingTo: output)
         process.standardError = try FileHandle(forWritingTo: error)
         process.environment = ProcessInfo.processInfo.environment.filter {
             $0.key != "BLYAN_PASSPHRASE"
-        }
+        }.merging(environment) { $1 }
         try process.run()
         return process
     }
@@ -122,11 +135,12 @@ final class Home {
         }
     }
 
-    private func run(_ arguments: [String]) throws -> Outcome {
+    func run(_ arguments: [String], environment: [String: String] = [:]) throws -> Outcome {
         let name = UUID().uuidString
         let output = scratch.appendingPathComponent("\(name).out")
         let error = scratch.appendingPathComponent("\(name).err")
-        let process = try start(arguments, output: output, error: error)
+        let process = try start(
+            arguments, output: output, error: error, environment: environment)
         process.waitUntilExit()
         guard process.terminationReason == .exit else {
             throw Failure(description: "\(arguments) died by signal \(process.terminationStatus)")

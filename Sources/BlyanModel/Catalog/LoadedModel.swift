@@ -14,6 +14,9 @@ public final class LoadedModel: Sendable {
     /// Its forward pass.
     public let runner: ModelRunner
     private let cache: PartCache
+    private let budget: Int
+    // File names of the payloads.
+    private let payloads: Set<String>
 
     /// An expert was mapped.
     public struct ExpertLoaded: Sendable {
@@ -61,6 +64,9 @@ public final class LoadedModel: Sendable {
         let loader = PartLoader(store: store, mode: mode, format: format)
         let name = model.name
         let parts = model.parts
+        self.budget = budget
+        payloads = try Set(
+            parts.values.compactMap { try store.block($0)?.header.payloadHash?.description })
         cache = PartCache(budget: budget) { part in
             guard let layout = layouts[part], let block = parts[part] else {
                 throw ModelError("the model \(name) has no part \(part)")
@@ -79,39 +85,39 @@ public final class LoadedModel: Sendable {
         }
     }
 
-    /// What the cache and the process hold, in lines for a person.
-    public func report(_ statistics: ModelRunner.Statistics) -> String {
-        let figures = cache.figures
-        func rate(_ count: Int, _ seconds: Double) -> String {
-            seconds > 0 ? String(format: "%.1f", Double(count) / seconds) : "-"
+    /// What the expert cache did and what of the model is in memory.
+    public struct Figures: Codable, Sendable {
+        /// Requests for an expert that was mapped.
+        public let hits: Int
+        /// Requests that had to map it.
+        public let misses: Int
+        /// Experts dropped for the budget.
+        public let dropped: Int
+        /// Experts mapped now.
+        public let experts: Int
+        /// Bytes of experts that stay mapped at most.
+        public let budget: Int
+        /// Bytes of payloads mapped now, shared parts included.
+        public let bytesMapped: Int
+        /// Those of them that lie in memory and in this process's page tables now.
+        public let bytesResident: Int
+        /// Bytes of private memory that decoded copies take.
+        public let bytesDecoded: Int
+
+        /// Hits in percent of all requests, or nil before the first.
+        public var hitRate: Double? {
+            hits + misses > 0 ? 100 * Double(hits) / Double(hits + misses) : nil
         }
-        let total = figures.hits + figures.misses
-        let hitRate =
-            total > 0 ? String(format: "%.1f %%", 100 * Double(figures.hits) / Double(total)) : "-"
-        let memory = ProcessMemory.current
-        return """
-            prompt     \(statistics.promptTokens) tokens, \(rate(statistics.promptTokens, statistics.promptSeconds)) a second
-            answer     \(statistics.tokens) tokens, \(rate(statistics.tokens, statistics.seconds)) a second
-            experts    \(figures.experts) mapped, \(figures.misses) loads, \(figures.evictions) dropped, hit rate \(hitRate)
-            memory     \(bytes(figures.mappedBytes)) mapped, \(bytes(memory.file)) of it touched, \(bytes(figures.ownedBytes)) decoded, \(bytes(memory.anonymous)) private
-            kernels    \(Kernels.name), \(runner.threads) threads
-            """
     }
 
-    /// The cache's figures as JSON-ready values.
-    public var cacheFigures: [String: Int] {
+    /// The figures now.
+    public var figures: Figures {
         let figures = cache.figures
-        return [
-            "hits": figures.hits, "misses": figures.misses, "evictions": figures.evictions,
-            "experts": figures.experts, "bytes_mapped": figures.mappedBytes,
-            "bytes_decoded": figures.ownedBytes,
-            "bytes_resident": ProcessMemory.current.file,
-        ]
-    }
-
-    private func bytes(_ count: Int) -> String {
-        count >= 1 << 20
-            ? String(format: "%.1f MiB", Double(count) / 1_048_576) : "\(count >> 10) KiB"
+        return Figures(
+            hits: figures.hits, misses: figures.misses, dropped: figures.evictions,
+            experts: figures.experts, budget: budget, bytesMapped: figures.mappedBytes,
+            bytesResident: min(figures.mappedBytes, ProcessMemory.resident(of: payloads)),
+            bytesDecoded: figures.ownedBytes)
     }
 }
 
@@ -143,25 +149,57 @@ private final class RoutedRequest: RequestRouter {
 }
 
 /// Memory of this process, as Linux counts it.
-public struct ProcessMemory: Sendable {
-    /// Bytes of mapped files that were touched.
+public struct ProcessMemory: Codable, Sendable {
+    /// Bytes in memory: those of files and those of its own.
+    public let resident: Int
+    /// Bytes of mapped files in memory: payloads, index, the program and its libraries.
     public let file: Int
     /// Bytes that belong to this process alone.
     public let anonymous: Int
 
     /// The figures now; zero where `/proc` does not tell.
     public static var current: ProcessMemory {
-        let text = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
-        func value(_ key: String) -> Int {
-            guard let line = text.split(separator: "\n").first(where: { $0.hasPrefix(key) }) else {
-                return 0
+        let lines = read("/proc/self/status")
+        func value(_ key: String) -> Int { lines.lazy.compactMap { kilobytes($0, key) }.first ?? 0 }
+        return ProcessMemory(
+            resident: value("VmRSS:"), file: value("RssFile:"), anonymous: value("RssAnon:"))
+    }
+
+    /// Bytes in memory of the files with these names that this process maps; zero where `/proc` does not tell.
+    static func resident(of files: Set<String>) -> Int {
+        // A file that is mapped twice, by the scrub for instance, counts once.
+        var sizes: [String: Int] = [:]
+        var file: String?
+        for line in read("/proc/self/smaps") {
+            if let size = kilobytes(line, "Rss:") {
+                if let file { sizes[file] = max(sizes[file] ?? 0, size) }
+            } else if line.first?.isLowercase == true || line.first?.isNumber == true {
+                // A mapping begins: address, rights, offset, device, inode, path.
+                let name = line.split(separator: "/").last.map(String.init)
+                file = name.flatMap { files.contains($0) ? $0 : nil }
             }
-            return
-                (line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap {
-                    Int($0)
-                } ?? 0) * 1024
         }
-        return ProcessMemory(file: value("RssFile:"), anonymous: value("RssAnon:"))
+        return sizes.values.reduce(0, +)
+    }
+
+    private static func read(_ path: String) -> [Substring] {
+        // Foundation stops at the first short read, and here every read is one.
+        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        defer { if descriptor >= 0 { close(descriptor) } }
+        var text: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = unsafe Foundation.read(descriptor, &piece, piece.count)
+            guard count > 0 else { break }
+            text += piece[..<count]
+        }
+        return String(decoding: text, as: UTF8.self).split(separator: "\n")
+    }
+
+    private static func kilobytes(_ line: Substring, _ key: String) -> Int? {
+        guard line.hasPrefix(key) else { return nil }
+        let words = line.split(whereSeparator: { $0 == " " || $0 == "\t" })
+        return words.count > 1 ? Int(words[1]).map { $0 * 1024 } : nil
     }
 }
 

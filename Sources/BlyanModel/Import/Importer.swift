@@ -26,6 +26,8 @@ public struct Importer: Sendable {
         public var allParts = 0
         /// Bytes of weights read so far.
         public var bytes = 0
+        /// Bytes of weights in all.
+        public var allBytes = 0
     }
 
     /// What an import came to.
@@ -80,7 +82,13 @@ public struct Importer: Sendable {
         var payloadBytes = 0
         let known = try ModelCatalog(store).model(meta)
         if known.isComplete { return Result(model: meta.hash, blocks: 0, payloadBytes: 0) }
-        var progress = Progress(allParts: layouts.count)
+        func bytes(_ tensors: [CheckpointTensor]) -> Int {
+            tensors.reduce(0) {
+                $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
+            }
+        }
+        var progress = Progress(
+            allParts: layouts.count, allBytes: tensors.reduce(0) { $0 + bytes($1) })
         var blocks: [String: Digest] = known.parts
         var rest = Array(zip(layouts, tensors))[...]
         while !rest.isEmpty {
@@ -96,9 +104,7 @@ public struct Importer: Sendable {
             for (layout, sources) in batch {
                 progress.part = layout.name
                 progress.parts += 1
-                progress.bytes += sources.reduce(0) {
-                    $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
-                }
+                progress.bytes += bytes(sources)
                 try onProgress(progress)
             }
         }
@@ -115,6 +121,9 @@ public struct Importer: Sendable {
     private func metaBlock(_ document: MetaDocument) throws -> (Block, isNew: Bool) {
         let bytes = try document.encoded()
         let hash = SHA256.hash(bytes)
+        // Two imports of one model at once make one meta block.
+        Self.metaLock.lock()
+        defer { Self.metaLock.unlock() }
         for block in try store.blocks(.type(chain: "A", "meta")) {
             if block.header.payloadHash == hash { return (block, false) }
             guard block.header.metadata["model"]?.string == document.name else { continue }
@@ -134,18 +143,30 @@ public struct Importer: Sendable {
         let writer = try store.payloads.makeWriter()
         try writer.write(bytes)
         let payload = try writer.finish()
-        let place = store.next(on: "A")
-        var header = BlockHeader(
-            chainID: "A", blockType: type, index: place.index, previous: place.previous,
-            timestamp: clock())
-        header.dependsOn = dependsOn
-        header.metadata = metadata
-        payload.describe(in: &header, type: "json")
-        let block = try Block(signing: header, with: key)
-        try store.append([block])
-        onStored(block)
-        return block
+        while true {
+            let place = store.next(on: "A")
+            var header = BlockHeader(
+                chainID: "A", blockType: type, index: place.index, previous: place.previous,
+                timestamp: clock())
+            header.dependsOn = dependsOn
+            header.metadata = metadata
+            payload.describe(in: &header, type: "json")
+            let block = try Block(signing: header, with: key)
+            do throws(KernelError) {
+                try store.append([block])
+            } catch {
+                // Another writer may have taken this place: the next try is for the one after it.
+                guard error.code == .rule, store.next(on: "A").index > place.index else {
+                    throw error
+                }
+                continue
+            }
+            onStored(block)
+            return block
+        }
     }
+
+    private static let metaLock = NSLock()
 
     /// Stores parts as one record; the payload of each is written and hashed on a core of its own.
     private func store(

@@ -59,17 +59,30 @@ public final class ModelRunner: Sendable {
 
     /// Scores tokens and continues them greedily by exactly `greedy` tokens, past any end token.
     ///
-    /// - Throws: ``ModelError`` for no tokens or an unknown one; ``KernelError`` if weights are damaged.
-    public func evaluate(_ tokens: [Int], greedy: Int) throws -> Evaluation {
+    /// - Parameter onStep: called before each step; throws to stop.
+    /// - Throws: ``ModelError`` for no tokens, an unknown one, or more than the context holds; ``KernelError`` if
+    ///   weights are damaged; what `onStep` throws.
+    public func evaluate(
+        _ tokens: [Int], greedy: Int, onStep: () throws -> Void = {}
+    ) throws -> Evaluation {
         guard !tokens.isEmpty else {
             throw ModelError("there is nothing to evaluate: the text has no tokens")
         }
         guard greedy >= 0 else { throw ModelError("--greedy is \(greedy), expected 0 or more") }
-        let session = try makeSession(capacity: tokens.count + greedy)
+        // The last token that is made is not run.
+        let context = config.maximumPositions
+        let (positions, overflow) = tokens.count.addingReportingOverflow(max(0, greedy - 1))
+        guard !overflow, positions <= context else {
+            throw ModelError(
+                "the text has \(tokens.count) tokens and --greedy asks for \(greedy) more, the context of the model holds \(context)",
+                hint: "shorten the text or ask for fewer tokens")
+        }
+        let session = try makeSession(capacity: positions)
         let width = config.vocabularySize
         var loss = 0.0
         var logits: [Float] = []
         for start in stride(from: 0, to: tokens.count, by: Self.scoredChunk) {
+            try onStep()
             let chunk = Array(tokens[start..<min(tokens.count, start + Self.scoredChunk)])
             let rows = try decoder.step(session, chunk, wanted: .all)
             for row in chunk.indices where start + row + 1 < tokens.count {
@@ -87,6 +100,7 @@ public final class ModelRunner: Sendable {
             let token = Sampler.greedy(logits)
             continued.append(token)
             guard continued.count < greedy else { break }
+            try onStep()
             logits = try decoder.step(session, [token], wanted: .last)
         }
         return Evaluation(
@@ -116,13 +130,14 @@ public final class ModelRunner: Sendable {
     /// Reads `prompt` and makes tokens until `limit`, an end token, or `onToken` answers false.
     ///
     /// - Parameters:
-    ///   - ends: tokens that end the answer; they are run but not handed out.
+    ///   - ends: tokens that end the answer; they are neither handed out nor run, so that the next turn begins with one.
     ///   - onToken: called with each token as it is made, on the calling thread.
+    ///   - onStep: called before each step; throws to stop.
     /// - Throws: ``ModelError`` if the context is full or logits are not finite; ``KernelError`` if weights are
-    ///   damaged; what `onToken` throws.
+    ///   damaged; what `onToken` and `onStep` throw.
     public func generate(
         _ session: Session, prompt: [Int], sampler: inout Sampler, limit: Int, ends: Set<Int>,
-        onToken: (Int) throws -> Bool
+        onToken: (Int) throws -> Bool, onStep: () throws -> Void = {}
     ) throws -> Statistics {
         guard !prompt.isEmpty else { throw ModelError("the prompt has no tokens") }
         var statistics = Statistics(promptTokens: prompt.count)
@@ -130,6 +145,7 @@ public final class ModelRunner: Sendable {
         let start = clock.now
         var logits: [Float] = []
         for first in stride(from: 0, to: prompt.count, by: Self.chunk) {
+            try onStep()
             let chunk = Array(prompt[first..<min(prompt.count, first + Self.chunk)])
             let last = first + chunk.count == prompt.count
             logits = try decoder.step(session, chunk, wanted: last ? .last : .none)
@@ -146,6 +162,7 @@ public final class ModelRunner: Sendable {
             statistics.tokens += 1
             let goesOn = try onToken(token)
             guard goesOn, statistics.tokens < limit else { break }
+            try onStep()
             logits = try decoder.step(session, [token], wanted: .last)
         }
         statistics.seconds = (clock.now - ready).seconds

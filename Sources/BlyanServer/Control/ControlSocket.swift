@@ -1,7 +1,7 @@
 public import BlyanKernel
 public import Foundation
 
-// Unchecked: `lock` guards the list of clients; the rest is immutable.
+// Unchecked: `lock` guards the mutable state; the rest is immutable.
 /// The socket `HOME/control.sock`, through which commands reach the process that holds the home.
 ///
 /// Only the same user may speak to it: the file has mode 0600 and the peer's user id is checked.
@@ -9,11 +9,20 @@ public final class ControlSocket: @unchecked Sendable {
     /// Runs one command for a client and gives its exit status; called on a thread of its own.
     public typealias Handler = @Sendable (_ arguments: [String], _ console: Console) -> Int32
 
+    /// Seconds in which a client must send its request.
+    private static let requestTime = 5
+    /// Seconds for which a client may read nothing: a pager at its other end may rest.
+    private static let readTime = 3600
+    /// The same once this process is ending, and seconds that it waits for commands that were told to end.
+    private static let endTime = 5
+
     private let descriptor: Int32
     private let path: String
     private let lock = NSCondition()
-    private var active = 0
-    private var closing = false
+    // Whether a command runs, by the client's descriptor.
+    private var clients: [Int32: Bool] = [:]
+    private var isClosing = false
+    private var isCancelling = false
 
     /// Listens in `home`.
     ///
@@ -38,14 +47,28 @@ public final class ControlSocket: @unchecked Sendable {
     }
 
     /// Stops listening, waits for the commands under way, and removes the socket.
-    public func close() {
+    ///
+    /// A client that has not sent its request is dropped, and so is one that stops reading.
+    ///
+    /// - Parameter cancelling: tell the commands to end; those that do not within seconds are left.
+    /// - Returns: Whether all commands have ended, so that what they use can be closed.
+    public func close(cancelling: Bool) -> Bool {
         lock.lock()
-        closing = true
+        isClosing = true
+        isCancelling = cancelling
         shutdown(descriptor, Int32(SHUT_RDWR))
-        while active > 0 { lock.wait() }
+        for (client, isRunning) in clients where cancelling || !isRunning {
+            // Whoever waits to hear from it hears the end; what is written to it still arrives.
+            shutdown(client, Int32(SHUT_RD))
+        }
+        let limit =
+            cancelling ? Date(timeIntervalSinceNow: 2 * Double(Self.endTime)) : .distantFuture
+        while !clients.isEmpty, lock.wait(until: limit) {}
+        let haveEnded = clients.isEmpty
         lock.unlock()
         unsafe unlink(path)
         Foundation.close(descriptor)
+        return haveEnded
     }
 
     private func accept(_ handler: @escaping Handler) {
@@ -57,20 +80,20 @@ public final class ControlSocket: @unchecked Sendable {
                 continue
             }
             guard client >= 0 else { return }
-            let admitted = lock.withLock {
-                guard !closing, Self.peerIsOwner(client) else { return false }
-                active += 1
+            let isAdmitted = lock.withLock {
+                guard !isClosing, Self.peerIsOwner(client) else { return false }
+                clients[client] = false
                 return true
             }
-            guard admitted else {
+            guard isAdmitted else {
                 Foundation.close(client)
                 continue
             }
             let thread = Thread { [self] in
                 serve(client, handler)
-                Foundation.close(client)
                 lock.withLock {
-                    active -= 1
+                    clients[client] = nil
+                    Foundation.close(client)
                     lock.broadcast()
                 }
             }
@@ -80,41 +103,104 @@ public final class ControlSocket: @unchecked Sendable {
     }
 
     private func serve(_ client: Int32, _ handler: Handler) {
-        guard let request = try? Frame.receive(ControlRequest.self, from: client) else { return }
+        let channel = ControlChannel(descriptor: client) { [self] in
+            lock.withLock { isClosing ? Self.endTime : Self.readTime }
+        }
+        Self.limitReceiving(client, seconds: Self.requestTime)
+        guard let frame = try? channel.receive(), frame.kind == .request,
+            let request = try? JSONDecoder().decode(ControlRequest.self, from: Data(frame.body)),
+            begin(client), (try? channel.send(.accepted)) != nil
+        else { return }
+        // From here on it is a person who may take their time.
+        Self.limitReceiving(client, seconds: 0)
         let writing = NSLock()
         let console = Console(
             isTerminal: request.isTerminal,
-            directory: URL(fileURLWithPath: request.directory, isDirectory: true)
+            directory: URL(fileURLWithPath: request.directory, isDirectory: true),
+            passphrase: {
+                try writing.withLock { try channel.send(.asksPassphrase) }
+                let answer = try channel.receive()
+                guard answer.kind == .passphrase else {
+                    throw KernelError(.malformed, "the client sent no passphrase when asked")
+                }
+                return answer.body
+            },
+            check: { [self] () throws(KernelError) in
+                guard !lock.withLock({ isCancelling }) else {
+                    throw KernelError(.cancelled, "the process that holds the home is ending")
+                }
+                guard !channel.isGone else {
+                    throw KernelError(.cancelled, "the client has gone")
+                }
+            }
         ) { stream, bytes in
-            try writing.withLock { try Frame.send(ControlReply.text(stream, bytes), to: client) }
+            try writing.withLock {
+                for start in stride(from: 0, to: bytes.count, by: Frame.piece) {
+                    try channel.send(
+                        stream == .output ? .output : .error,
+                        bytes[start..<min(bytes.count, start + Frame.piece)])
+                }
+            }
         }
         let status = handler(request.arguments, console)
         // A client that has gone does not hear the status; nothing is lost by that.
-        try? Frame.send(ControlReply.exit(status), to: client)
+        try? channel.send(.exit, (0..<4).map { UInt8(truncatingIfNeeded: status >> (8 * $0)) })
+    }
+
+    /// Notes that a client's command runs, unless this process is ending.
+    private func begin(_ client: Int32) -> Bool {
+        lock.withLock {
+            if !isClosing { clients[client] = true }
+            return !isClosing
+        }
+    }
+
+    private static func limitReceiving(_ client: Int32, seconds: Int) {
+        var limit = timeval(tv_sec: seconds, tv_usec: 0)
+        unsafe setsockopt(
+            client, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     }
 
     /// Asks the holder of `home` to run a command and writes what it answers to `console`.
     ///
-    /// - Returns: The exit status, or nil if nobody listens there.
-    /// - Throws: ``KernelError`` with code `io` if the holder goes away in between; what writing to `console` throws.
-    public static func forward(_ arguments: [String], home: URL, console: Console) throws -> Int32?
-    {
+    /// - Parameter passphrase: asked if the command signs and the holder's key is locked.
+    /// - Returns: The exit status, or nil if nobody listens there, or the holder ended before the command began.
+    /// - Throws: ``KernelError`` with code `io` if the holder goes away in between; what `passphrase` and writing to
+    ///   `console` throw.
+    public static func forward(
+        _ arguments: [String], home: URL, console: Console, passphrase: () throws -> [UInt8]
+    ) throws -> Int32? {
         let descriptor = try makeSocket()
         defer { Foundation.close(descriptor) }
         let connected = try unsafe withAddress(of: home) { address, length in
             unsafe connect(descriptor, address, length)
         }
         guard connected == 0 else { return nil }
-        try Frame.send(
+        let channel = ControlChannel(descriptor: descriptor)
+        let request = try JSONEncoder().encode(
             ControlRequest(
                 arguments: arguments, directory: console.directory.path,
-                isTerminal: console.isTerminal), to: descriptor)
+                isTerminal: console.isTerminal))
+        do throws(KernelError) {
+            try channel.send(.request, request)
+            guard try channel.receive().kind == .accepted else {
+                throw KernelError(.malformed, "the holder of \(home.path) gave no answer")
+            }
+        } catch {
+            guard error.code == .io else { throw error }
+            return nil
+        }
         while true {
-            switch try Frame.receive(ControlReply.self, from: descriptor) {
-            case .text(.output, let bytes): try console.print(bytes: bytes)
-            case .text(.error, let bytes):
-                console.note(String(decoding: bytes, as: UTF8.self), terminator: "")
-            case .exit(let status): return status
+            let frame = try channel.receive()
+            switch frame.kind {
+            case .output: try console.print(bytes: frame.body)
+            case .error:
+                console.note(String(decoding: frame.body, as: UTF8.self), terminator: "")
+            case .asksPassphrase: try channel.send(.passphrase, passphrase())
+            case .exit: return frame.body.reversed().reduce(0) { $0 << 8 | Int32($1) }
+            case .request, .passphrase, .accepted:
+                throw KernelError(
+                    .malformed, "the holder of \(home.path) sent a \(frame.kind) message")
             }
         }
     }

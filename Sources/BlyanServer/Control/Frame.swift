@@ -2,73 +2,109 @@ internal import BlyanKernel
 internal import Foundation
 
 /// What a client asks of the process that holds a home: to run a command as if it ran there.
-package struct ControlRequest: Codable, Sendable {
+struct ControlRequest: Codable, Sendable {
     /// The command line without the program's name.
-    package let arguments: [String]
+    let arguments: [String]
     /// The client's working folder.
-    package let directory: String
+    let directory: String
     /// Whether the client's standard error is a terminal.
-    package let isTerminal: Bool
+    let isTerminal: Bool
+}
 
-    package init(arguments: [String], directory: String, isTerminal: Bool) {
-        self.arguments = arguments
-        self.directory = directory
-        self.isTerminal = isTerminal
+/// One message on the control socket: its kind, a 32-bit little-endian length, then that many bytes.
+struct Frame {
+    /// What a frame is.
+    enum Kind: UInt8 {
+        /// From a client, first: a ``ControlRequest`` as JSON.
+        case request
+        /// The answer to `asksPassphrase`: its bytes.
+        case passphrase
+        /// From the holder, first: the command runs now. What ends before this has done nothing.
+        case accepted
+        /// Bytes for the client's standard output.
+        case output
+        /// Bytes for the client's standard error.
+        case error
+        /// The holder's key is locked and the command signs: the client is to give the passphrase.
+        case asksPassphrase
+        /// Last: the exit status, 32 bits.
+        case exit
     }
-}
 
-/// What the holder answers, in order; `exit` is the last.
-enum ControlReply: Codable, Sendable {
-    case text(Console.Stream, [UInt8])
-    case exit(Int32)
-}
+    let kind: Kind
+    let body: [UInt8]
 
-/// One message on the control socket: a 32-bit little-endian length, then that many bytes of JSON.
-enum Frame {
     /// Bytes that a frame may have.
     static let limit = 16 << 20
+    /// Bytes of text in one frame.
+    static let piece = 1 << 20
+}
 
-    static func send(_ value: some Encodable, to descriptor: Int32) throws(KernelError) {
-        let body: Data
-        do { body = try JSONEncoder().encode(value) } catch {
-            throw KernelError(.malformed, "cannot encode a control message: \(error)")
+/// One end of a connection on the control socket; the descriptor is the caller's to close.
+struct ControlChannel: Sendable {
+    let descriptor: Int32
+    /// Seconds for which the other end may take nothing, asked while it takes nothing.
+    var patience: @Sendable () -> Int = { .max }
+
+    private static let gone = KernelError(.io, "the other end of the control socket has gone")
+
+    /// Whether the other end has closed the connection.
+    var isGone: Bool {
+        var state = pollfd(fd: descriptor, events: 0, revents: 0)
+        return unsafe poll(&state, 1, 0) > 0 && state.revents & Int16(POLLHUP | POLLERR) != 0
+    }
+
+    /// Sends a frame whole.
+    func send(_ kind: Frame.Kind, _ body: some Collection<UInt8> = [UInt8]()) throws(KernelError) {
+        guard body.count <= Frame.limit else {
+            throw KernelError(
+                .limit, "a control message of \(body.count) bytes exceeds \(Frame.limit)")
         }
-        var bytes = [UInt8]()
+        var bytes = [kind.rawValue]
         unsafe withUnsafeBytes(of: UInt32(body.count).littleEndian) {
             unsafe bytes.append(contentsOf: $0)
         }
         bytes.append(contentsOf: body)
         var sent = 0
+        var waited = 0
         while sent < bytes.count {
             let count = unsafe bytes.withUnsafeBytes { all in
                 unsafe Foundation.send(
                     descriptor, all.baseAddress.map { unsafe $0 + sent }, all.count - sent,
-                    Int32(MSG_NOSIGNAL))
+                    Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+            }
+            if count > 0 {
+                sent += count
+                waited = 0
+                continue
             }
             if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
-                throw KernelError(.io, "the other end of the control socket has gone")
+            guard count < 0, errno == EAGAIN, waited / 5 < patience() else {
+                // After part of a frame nothing else can follow: later calls fail at once.
+                shutdown(descriptor, Int32(SHUT_RDWR))
+                throw Self.gone
             }
-            sent += count
+            // A fifth of a second at a time: patience may end while this waits.
+            var state = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+            _ = unsafe poll(&state, 1, 200)
+            waited += 1
         }
     }
 
-    static func receive<Value: Decodable>(_ type: Value.Type, from descriptor: Int32)
-        throws(KernelError) -> Value
-    {
-        let head = try receive(4, from: descriptor)
-        let length = head.reversed().reduce(0) { $0 << 8 | Int($1) }
-        guard length <= limit else {
-            throw KernelError(.limit, "a control message of \(length) bytes exceeds \(limit)")
+    /// The next frame.
+    func receive() throws(KernelError) -> Frame {
+        let head = try receive(5)
+        let length = head[1...].reversed().reduce(0) { $0 << 8 | Int($1) }
+        guard let kind = Frame.Kind(rawValue: head[0]), length <= Frame.limit else {
+            throw KernelError(
+                .malformed,
+                "a control message of kind \(head[0]) and \(length) bytes is none that this build knows",
+                hint: "use the same build of blyan as the process that holds the home")
         }
-        let body = try receive(length, from: descriptor)
-        do { return try JSONDecoder().decode(type, from: Data(body)) } catch {
-            throw KernelError(.malformed, "a control message is not understood: \(error)")
-        }
+        return Frame(kind: kind, body: try receive(length))
     }
 
-    private static func receive(_ count: Int, from descriptor: Int32) throws(KernelError) -> [UInt8]
-    {
+    private func receive(_ count: Int) throws(KernelError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         var filled = 0
         while filled < count {
@@ -77,9 +113,7 @@ enum Frame {
                     descriptor, all.baseAddress.map { unsafe $0 + filled }, all.count - filled, 0)
             }
             if got < 0, errno == EINTR { continue }
-            guard got > 0 else {
-                throw KernelError(.io, "the other end of the control socket has gone")
-            }
+            guard got > 0 else { throw Self.gone }
             filled += got
         }
         return bytes

@@ -72,6 +72,10 @@ struct ChainLog: NodeCommand {
     @Flag(help: "Print a JSON object a line.")
     var json = false
 
+    func validate() throws {
+        guard limit > 0 else { throw ValidationError("--limit must be above 0") }
+    }
+
     func run(_ node: Node, _ console: Console) throws {
         let query: ChainStore.Query = chain.map { .chain($0, from: 0) } ?? .arrival
         let blocks = try node.store.blocks(query, limit: limit, reverse: true)
@@ -105,6 +109,9 @@ struct ChainReindex: NodeCommand {
 
     @OptionGroup var home: HomeOptions
 
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
     var rebuildsIndex: Bool { true }
 
     func run(_ node: Node, _ console: Console) throws {
@@ -114,6 +121,7 @@ struct ChainReindex: NodeCommand {
                 hint: "stop that process first")
         }
         let count = try node.store.reindex()
+        if json { return try console.printJSON(["blocks": count]) }
         try console.print("indexed   \(count) blocks from the log")
     }
 }

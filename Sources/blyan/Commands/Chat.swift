@@ -72,9 +72,27 @@ struct Chat: NodeCommand {
             if prompts.count > 1 { try console.print("\(turn == 0 ? "" : "\n")> \(prompt)") }
             let statistics = try conversation.answer(
                 prompt, sampler: &sampler, limit: maxTokens
-            ) { bytes in try console.print(bytes: bytes) }
+            ) { bytes in
+                try console.print(bytes: bytes)
+            } onStep: {
+                try console.checkCancelled()
+            }
             try console.print("")
-            if stats { console.note(loaded.report(statistics)) }
+            if stats { console.note(report(statistics, loaded)) }
         }
+    }
+
+    private func report(_ statistics: ModelRunner.Statistics, _ loaded: LoadedModel) -> String {
+        func rate(_ count: Int, _ seconds: Double) -> String {
+            seconds > 0 ? (Double(count) / seconds).formatted(1) : "-"
+        }
+        let memory = ProcessMemory.current
+        return """
+            prompt     \(statistics.promptTokens) tokens, \(rate(statistics.promptTokens, statistics.promptSeconds)) a second
+            answer     \(statistics.tokens) tokens, \(rate(statistics.tokens, statistics.seconds)) a second
+            \(loaded.figures.lines.joined(separator: "\n"))
+            process    \(memory.line)
+            kernels    \(Kernels.name), \(loaded.runner.threads) threads
+            """
     }
 }

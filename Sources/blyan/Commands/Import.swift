@@ -59,8 +59,8 @@ struct Import: NodeCommand {
             ? source.deletingPathExtension().lastPathComponent : source.lastPathComponent
         let title = name ?? (quantize.map { "\(base)-\($0)" } ?? base)
         let importer = Importer(
-            store: node.store, key: try node.signingKey(), format: plugin, payloadType: payloadType,
-            clock: now,
+            store: node.store, key: try node.signingKey(passphrase: console.passphrase),
+            format: plugin, payloadType: payloadType, clock: now,
             onStored: { [messages = node.messages] in
                 messages.publish(BlockStored($0), to: .blockStored)
             })
@@ -68,9 +68,11 @@ struct Import: NodeCommand {
         var bytes = 0
         let result = try importer.run(checkpoint, name: title, quantisation: quantize ?? "") {
             progress in
+            try console.checkCancelled()
             bytes = progress.bytes
             bar.update(
-                progress.parts, of: progress.allParts, bytes: progress.bytes, label: progress.part)
+                progress.parts, of: progress.allParts, bytes: progress.bytes,
+                allBytes: progress.allBytes, label: progress.part)
         }
         bar.end()
         let seconds = (clock.now - start).seconds

@@ -9,7 +9,7 @@ struct Init: ConsoleCommand {
         discussion: """
             The plugin libraries beside this program are trusted by their sha256. The passphrase comes from \
             --passphrase-file, BLYAN_PASSPHRASE or a prompt; without any of them a random one is kept in a file \
-            beside the keystore.
+            beside the keystore. A --manifest is copied into the home as its node.yaml; folders in it count from there.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -24,21 +24,19 @@ struct Init: ConsoleCommand {
         let folder = console.url(home.home)
         let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
             .deletingLastPathComponent()
-        try? FileManager.default.createDirectory(
-            at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-        guard
-            !FileManager.default.fileExists(atPath: folder.appendingPathComponent("node.yaml").path)
-        else {
-            throw KernelError(
-                .rule, "\(folder.path) is a home already",
-                hint: "use it, or give another folder with --home")
-        }
+        // Before a person is asked for anything.
+        try HomeSetup.check(folder)
         let source = Passphrase(home, console: console)
         let passphrase =
-            Keystore(home: folder).exists
-            ? try source.unlocking(folder) : try source.creating(folder)
+            Keystore(home: folder).exists ? try source.unlocking(folder) : try source.creating()
         let made = try HomeSetup.run(
-            home: folder, name: network, passphrase: passphrase, program: program, now: now())
+            home: folder, name: network, passphrase: passphrase, program: program,
+            manifest: home.manifest.map { console.url($0) }, now: now())
+        if let file = made.keyFile {
+            console.note(
+                "blyan: no passphrase was given: the key is opened by a random one in \(file) (mode 0600); whoever reads that file can sign"
+            )
+        }
         if json {
             struct Report: Encodable {
                 let home, genesis, publicKey: String; let trusted, missing: [String]

@@ -110,6 +110,9 @@ struct PluginTrust: ConsoleCommand {
     @Flag(help: "All plugins of the home.")
     var all = false
 
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
     func validate() throws {
         guard all != !names.isEmpty else { throw ValidationError("name plugins, or give --all") }
     }
@@ -120,6 +123,9 @@ struct PluginTrust: ConsoleCommand {
             home.manifest.map { console.url($0) } ?? folder.appendingPathComponent("node.yaml")
         let (trusted, missing) = try HomeSetup.trust(
             all ? nil : names, in: NodeManifest(path: path.path))
+        if json {
+            return try console.printJSON(["trusted": trusted, "missing": missing])
+        }
         try console.print("trusted   \(trusted.joined(separator: ", "))")
         if !missing.isEmpty {
             console.note("blyan: no library was found for \(missing.joined(separator: ", "))")
@@ -138,8 +144,16 @@ struct PluginReload: NodeCommand {
 
     @OptionGroup var home: HomeOptions
 
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
     func run(_ node: Node, _ console: Console) throws {
         let plugins = try node.reloadPlugins()
+        if json {
+            struct Report: Encodable { let generation: Int; let plugins: [String] }
+            return try console.printJSON(
+                Report(generation: plugins.generation, plugins: plugins.node.plugins))
+        }
         try console.print(
             "generation \(plugins.generation): \(plugins.node.plugins.joined(separator: ", "))")
     }

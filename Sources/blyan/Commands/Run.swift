@@ -11,13 +11,17 @@ struct Run: NodeCommand {
     static let configuration = CommandConfiguration(
         abstract:
             "Hold a home and serve all other commands by its control socket, until interrupted.",
-        discussion: "SIGHUP does what `blyan plugin reload` does.")
+        discussion: """
+            SIGHUP does what `blyan plugin reload` does. The key stays locked until a command signs, and then takes \
+            that command's passphrase; with --passphrase-file or BLYAN_PASSPHRASE it is unlocked at the start.
+            """)
 
     @OptionGroup var home: HomeOptions
 
     var mustHold: Bool { true }
 
     func run(_ node: Node, _ console: Console) throws {
+        if try Passphrase(home, console: console).isGiven { _ = try node.signingKey() }
         try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
         node.messages.subscribe(to: .blockStored, capacity: 1024, whenFull: .dropOldest) {
             message in
@@ -62,6 +66,6 @@ struct Run: NodeCommand {
         isOver.withLock { $0 = true }
         scrubbed.wait()
         withExtendedLifetime(sources) {}
-        console.note("blyan: stopping; commands under way are finished first")
+        console.note("blyan: stopping; commands under way are ended")
     }
 }
