@@ -1,4 +1,5 @@
 public import BlyanKernel
+internal import BlyanJSON
 internal import Foundation
 internal import Synchronization
 
