@@ -55,11 +55,21 @@ public final class ModelRunner: Sendable {
             case lastLogits = "last_logits"
             case greedy
         }
+
+        /// Every field is written: a mean that does not exist is null.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(tokenIDs, forKey: .tokenIDs)
+            try container.encode(meanNLL, forKey: .meanNLL)
+            try container.encode(lastLogits, forKey: .lastLogits)
+            try container.encode(greedy, forKey: .greedy)
+        }
     }
 
     /// Scores tokens and continues them greedily by exactly `greedy` tokens, past any end token.
     ///
-    /// - Throws: ``ModelError`` for no tokens or an unknown one; ``KernelError`` if weights are damaged.
+    /// - Throws: ``ModelError`` for no tokens or an unknown one, or if logits are not finite; ``KernelError`` if
+    ///   weights are damaged.
     public func evaluate(_ tokens: [Int], greedy: Int) throws -> Evaluation {
         guard !tokens.isEmpty else {
             throw ModelError("there is nothing to evaluate: the text has no tokens")
@@ -72,6 +82,7 @@ public final class ModelRunner: Sendable {
         for start in stride(from: 0, to: tokens.count, by: Self.scoredChunk) {
             let chunk = Array(tokens[start..<min(tokens.count, start + Self.scoredChunk)])
             let rows = try decoder.step(session, chunk, wanted: .all)
+            try checkFinite(rows, after: start)
             for row in chunk.indices where start + row + 1 < tokens.count {
                 let next = tokens[start + row + 1]
                 guard next >= 0, next < width else {
@@ -88,10 +99,18 @@ public final class ModelRunner: Sendable {
             continued.append(token)
             guard continued.count < greedy else { break }
             logits = try decoder.step(session, [token], wanted: .last)
+            try checkFinite(logits, after: session.position - 1)
         }
         return Evaluation(
             tokenIDs: tokens, meanNLL: tokens.count > 1 ? loss / Double(tokens.count - 1) : nil,
             lastLogits: last, greedy: continued)
+    }
+
+    private func checkFinite(_ rows: [Float], after position: Int) throws(ModelError) {
+        guard let bad = rows.firstIndex(where: { !$0.isFinite }) else { return }
+        throw ModelError(
+            "the model's logits are not finite at position \(position + bad / config.vocabularySize + 1)"
+        )
     }
 
     private static func negativeLogLikelihood(_ logits: ArraySlice<Float>, of token: Int) -> Double
