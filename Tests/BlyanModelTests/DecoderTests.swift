@@ -4,7 +4,7 @@ import Foundation
 import Testing
 
 /// Parts straight from a checkpoint's files: the forward pass without chains and plugins.
-private final class CheckpointParts: PartSource {
+final class CheckpointParts: PartSource {
     private let parts: [String: PartWeights]
     let config: ModelConfig
 

@@ -119,12 +119,125 @@ import Testing
         (#""num_hidden_layers": 0"#, "num_hidden_layers"),
     ])
     func isRefused(_ field: String, _ name: String) throws {
-        // It takes the place of the field that the published file has.
-        let key = String(field.split(separator: "\"")[0])
-        let lines = Self.smollm2.split(separator: "\n").filter { !$0.contains("\"\(key)\"") }
-        let text = (["{", "  \(field),"] + lines.dropFirst()).joined(separator: "\n")
+        let text = edited(Self.smollm2, field)
         let error = try #require(throws: ModelError.self) { try read(text) }
         #expect("\(error)".contains(name), "\(error)")
+    }
+
+    /// The file with fields in place of its own.
+    private func edited(_ text: String, _ fields: String...) -> String {
+        let keys = fields.map { "\"\($0.split(separator: "\"")[0])\"" }
+        let lines = text.split(separator: "\n").filter { line in
+            !keys.contains(where: line.contains)
+        }
+        return (["{"] + fields.map { "  \($0)," } + lines.dropFirst()).joined(separator: "\n")
+    }
+
+    private static let files = [
+        "llama": smollm2, "mistral": mistral("null", theta: "1000000.0", 32768),
+        "mistral with a window": mistral("4096", theta: "10000.0", 32000), "mixtral": mixtral,
+        "olmoe": olmoe, "qwen2_moe": qwen15, "qwen3_moe": qwen3,
+        "qwen2": llama2.replacing(#""llama""#, with: #""qwen2""#),
+    ]
+
+    /// Fields that some files have and that change nothing, with the values of which that is true.
+    @Test(arguments: [
+        ("qwen3_moe", #""qkv_bias": false"#),
+        ("qwen3_moe", #""shared_expert_intermediate_size": 0"#),
+        ("qwen3_moe", #""use_qk_norm": true"#),
+        ("olmoe", #""use_qk_norm": true"#),
+        ("llama", #""use_qk_norm": false"#),
+        ("mistral", #""attention_bias": false"#),
+        ("mixtral", #""attention_bias": false"#),
+        ("qwen2", #""attention_bias": false"#),
+        ("qwen2_moe", #""attention_bias": false"#),
+        ("qwen2", #""qkv_bias": true"#),
+        ("llama", #""logit_scale": 1.0"#),
+        ("llama", #""embedding_multiplier": 1"#),
+        ("llama", #""residual_multiplier": 1.0"#),
+        ("llama", #""attention_multiplier": 0.125"#),
+        ("mistral", #""attention_multiplier": 0.08838834764831845"#),
+        ("llama", #""use_sliding_window": false"#),
+        ("llama", #""max_window_layers": 2"#),
+        ("mistral with a window", #""use_sliding_window": true"#),
+        ("mixtral", #""clip_qkv": null"#),
+        ("llama", #""hidden_act": "swish""#),
+        ("llama", #""neftune_noise_alpha": 5"#),
+        ("llama", #""resid_dropout": 0.1"#),
+        ("llama", #""hidden_dropout_prob": 0.1"#),
+        ("llama", #""min_length": 0"#),
+        ("llama", #""num_beams": 1"#),
+        ("llama", #""output_scores": false"#),
+        ("llama", #""no_repeat_ngram_size": 0"#),
+        ("llama", #""model_max_length": 512"#),
+        ("llama", #""tie_encoder_decoder": false"#),
+        ("llama", #""is_causal": true"#),
+        ("llama", #""pruned_heads": {}"#),
+        ("llama", #""unsloth_fixed": true"#),
+        ("llama", #""unsloth_anything": "x""#),
+        ("mixtral", #""sliding_window": null"#),
+    ])
+    func saysNothingNew(_ file: String, _ field: String) throws {
+        let text = try #require(Self.files[file])
+        let (with, without) = (try read(edited(text, field)), try read(text))
+        #expect(with.config == without.config)
+        #expect(with.biases == without.biases)
+    }
+
+    /// The same fields with other values, and fields that the family does not read.
+    @Test(arguments: [
+        ("llama", #""clip_qkv": 8.0"#), ("mixtral", #""clip_qkv": 8.0"#),
+        ("qwen3_moe", #""qkv_bias": true"#),
+        ("qwen3_moe", #""shared_expert_intermediate_size": 64"#),
+        ("qwen3_moe", #""use_qk_norm": false"#), ("llama", #""use_qk_norm": true"#),
+        ("mistral", #""attention_bias": true"#), ("qwen2", #""attention_bias": true"#),
+        ("llama", #""logit_scale": 0.5"#), ("llama", #""logit_scale": "1""#),
+        ("llama", #""attention_multiplier": 1.0"#),
+        ("llama", #""is_causal": false"#), ("llama", #""tie_encoder_decoder": true"#),
+        ("llama", #""pruned_heads": {"0": [1]}"#), ("llama", #""use_sliding_window": true"#),
+        ("mistral with a window", #""use_sliding_window": false"#),
+        ("mistral with a window", #""max_window_layers": 2"#),
+        ("mistral", #""sliding_window": 0"#), ("mixtral", #""sliding_window": 0"#),
+        ("llama", #""hidden_act": "gelu""#),
+        ("qwen2_moe", #""num_key_value_heads": null"#),
+        ("qwen3_moe", #""num_key_value_heads": null"#),
+    ])
+    func isRefusedByName(_ file: String, _ field: String) throws {
+        let text = edited(try #require(Self.files[file]), field)
+        let error = try #require(throws: ModelError.self) { try read(text) }
+        #expect("\(error)".contains(field.split(separator: "\"")[0]), "\(error)")
+    }
+
+    @Test(arguments: ["mistral", "mixtral", "qwen2", "llama"])
+    func keyValueHeadsOfNullAreAllHeads(_ file: String) throws {
+        let config = try read(
+            edited(try #require(Self.files[file]), #""num_key_value_heads": null"#)
+        ).config
+        #expect(config.keyValueHeadCount == config.headCount)
+    }
+
+    @Test func onlyOLMoEClips() throws {
+        #expect(try read(edited(Self.olmoe, #""clip_qkv": 8"#)).config.queryKeyValueClip == 8)
+    }
+
+    /// As `_compute_yarn_parameters` and the validation of transformers have it.
+    @Test func ropeFieldsThatMeanTheDefault() throws {
+        func rope(_ fields: String) throws -> ModelConfig.RoPE {
+            try read(edited(Self.smollm2, "\"rope_scaling\": {\(fields)}")).config.rope
+        }
+        let yarn = #""type": "yarn", "original_max_position_embeddings": 2048, "factor": "#
+        let plain = try rope(yarn + "4")
+        #expect(try rope(yarn + #"4, "beta_fast": 0, "beta_slow": 0"#) == plain)
+        #expect(try rope(yarn + #"4, "finetuned": true"#) == plain)
+        // 8192 positions of 2048.
+        #expect(try rope(yarn + "null") == plain)
+        for wrong in [#"4, "beta_fast": -1"#, #"4, "beta_slow": -0.5"#, #"4, "finetuned": false"#] {
+            let error = try #require(throws: ModelError.self) { try rope(yarn + wrong) }
+            #expect("\(error)".contains(wrong.split(separator: "\"")[1]), "\(error)")
+        }
+        let linear = #""type": "linear", "factor": 2"#
+        #expect(
+            try rope(linear + #", "original_max_position_embeddings": 64"#) == rope(linear))
     }
 
     @Test(arguments: ["model_type", "hidden_size", "num_hidden_layers", "vocab_size"])
@@ -149,6 +262,12 @@ import Testing
         let window = (#""sliding_window": null"#, #""sliding_window": 512"#)
         #expect(
             try windows(Self.qwen3, [on, window]) == Array(repeating: 512, count: 48))
+        // A window that is switched on and has no length is 4096 long, one of null is none.
+        let gone = (#"  "sliding_window": null,"# + "\n", "")
+        #expect(try windows(Self.qwen3, [on, gone]) == Array(repeating: 4096, count: 48))
+        #expect(try windows(Self.qwen3, [on]) == Array(repeating: nil, count: 48))
+        let none = ("\"sliding_window\": 32768", "\"sliding_window\": null")
+        #expect(throws: ModelError.self) { try windows(Self.qwen15, [on, none]) }
         // Mistral: absent means 4096, null means none.
         let absent = (#"  "sliding_window": 4096,"# + "\n", "")
         let v1 = Self.mistral("4096", theta: "10000.0", 32000)

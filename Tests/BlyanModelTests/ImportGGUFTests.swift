@@ -96,6 +96,17 @@ private struct GGUFDraft {
         return out.bytes
     }
 
+    /// A llama of two layers whose feed-forward lengths stand in an array.
+    private static func perLayer(_ lengths: [UInt32]) -> GGUFDraft {
+        var values = ImportBytes(bytes: array(4, UInt64(lengths.count)))
+        for length in lengths { values.put(length) }
+        var heads = ImportBytes(bytes: array(4, 2))
+        for _ in 0..<2 { heads.put(UInt32(1)) }
+        return GGUFDraft.llama.set("llama.block_count", GGUFDraft.value(4, UInt32(2)))
+            .set("llama.feed_forward_length", values.bytes)
+            .set("llama.attention.head_count_kv", heads.bytes)
+    }
+
     private static let good = GGUFDraft.llama
     private static let number = GGUFDraft.value(4, UInt32(7))
 
@@ -187,9 +198,9 @@ private struct GGUFDraft {
             "llama.logit_scale is 2.0"
         ),
         (
-            "heads as an array",
-            good.set("llama.attention.head_count_kv", array(4, 1) + [1, 0, 0, 0]).bytes,
-            "head_count_kv"
+            "heads of more layers than there are",
+            good.set("llama.attention.head_count_kv", array(4, 2) + [1, 0, 0, 0, 1, 0, 0, 0]).bytes,
+            "head_count_kv is [1, 1]"
         ),
         (
             "an unknown scaling",
@@ -214,6 +225,12 @@ private struct GGUFDraft {
             "dimension_count is 2"
         ),
         ("no tokenizer", good.bytes, "tokenizer"),
+        // Everything else about it is right.
+        (
+            "a number for each layer that is the same in all", perLayer([8, 8]).bytes, "tokenizer"
+        ),
+        ("layers that differ", perLayer([8, 16]).bytes, "feed_forward_length is [8, 16]"),
+        ("a number for too few layers", perLayer([8]).bytes, "feed_forward_length is [8]"),
     ]
 
     @Test(arguments: refused)

@@ -125,6 +125,10 @@ import Testing
                 at: folder.appendingPathComponent("model.safetensors"))
         },
         Damage("an index that leads outside", ["../model.safetensors"]) { folder in
+            // A single file in the folder would be taken before the index.
+            try FileManager.default.moveItem(
+                at: folder.appendingPathComponent("model.safetensors"),
+                to: folder.deletingLastPathComponent().appendingPathComponent("model.safetensors"))
             let text = #"{"weight_map": {"model.norm.weight": "../model.safetensors"}}"#
             try Data(text.utf8).write(
                 to: folder.appendingPathComponent("model.safetensors.index.json"))

@@ -5,32 +5,54 @@ struct FieldReader {
     private let nulls: Set<String>
 
     /// Fields that do not change what inference computes.
-    private static let inert: Set<String> = [
-        "architectures", "attention_dropout", "hidden_dropout", "dropout", "residual_dropout",
-        "embd_pdrop",
+    private static let inert: Set<String> = descriptive.union(training).union(generation)
+
+    /// What a file says about itself, its labels and how to run it.
+    private static let descriptive: Set<String> = [
+        "architectures", "transformers_version", "_name_or_path", "name_or_path", "auto_map",
+        "model_name", "is_llama_config", "transformers.js_config", "tokenizer_class",
         "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id",
-        "unk_token_id",
-        "dtype", "torch_dtype", "initializer_range", "output_router_logits", "router_aux_loss_coef",
-        "router_jitter_noise", "transformers_version", "use_cache", "pretraining_tp",
-        "_name_or_path", "name_or_path",
-        "auto_map", "model_name", "output_attentions", "output_hidden_states", "return_dict",
-        "id2label", "label2id",
-        "problem_type", "task_specific_params", "tokenizer_class", "chunk_size_feed_forward",
-        "is_encoder_decoder",
-        "is_decoder", "add_cross_attention", "finetuning_task", "_attn_implementation",
-        "attn_implementation",
-        "_attn_implementation_autoset", "is_llama_config", "rope_interleaved",
-        "transformers.js_config",
-        "use_flash_attn", "unsloth_fixed", "unsloth_version", "gradient_checkpointing",
-        "max_length", "max_sequence_length", "attn_pdrop", "resid_pdrop", "use_mrope",
-        "_flash_attn_2_enabled", "torchscript", "use_bfloat16", "do_sample", "temperature", "top_k",
-        "top_p", "repetition_penalty", "max_new_tokens",
+        "unk_token_id", "id2label", "label2id", "problem_type", "task_specific_params",
+        "finetuning_task", "dtype", "torch_dtype", "use_bfloat16", "torchscript", "return_dict",
+        "use_flash_attn", "_flash_attn_2_enabled", "_attn_implementation", "attn_implementation",
+        "_attn_implementation_autoset", "pretraining_tp", "chunk_size_feed_forward", "is_decoder",
+        "output_router_logits", "model_max_length", "max_sequence_length",
     ]
-    /// Values that would change it, beside the one that does not.
+    /// What only training reads.
+    private static let training: Set<String> = [
+        "attention_dropout", "hidden_dropout", "hidden_dropout_prob", "dropout", "resid_dropout",
+        "residual_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "neftune_noise_alpha",
+        "initializer_range", "router_aux_loss_coef", "router_jitter_noise",
+        "gradient_checkpointing",
+    ]
+    /// The fields of transformers' GenerationConfig, which older versions wrote into the model's file.
+    private static let generation: Set<String> = [
+        "_from_model_config", "assistant_confidence_threshold", "assistant_early_exit",
+        "assistant_ensemble_weight", "assistant_lookbehind", "bad_words_ids",
+        "begin_suppress_tokens", "cache_config", "cache_implementation", "compile_config",
+        "constraints", "continuous_batching_config", "decoder_start_token_id", "disable_compile",
+        "diversity_penalty", "do_sample", "dola_layers", "early_stopping",
+        "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "epsilon_cutoff",
+        "eta_cutoff", "exponential_decay_length_penalty", "force_words_ids",
+        "forced_bos_token_id", "forced_eos_token_id", "guidance_scale", "is_assistant",
+        "length_penalty", "low_memory", "max_cache_len", "max_length", "max_matching_ngram_size",
+        "max_new_tokens", "max_time", "min_length", "min_new_tokens", "min_p",
+        "no_repeat_ngram_size", "num_assistant_tokens", "num_assistant_tokens_schedule",
+        "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions",
+        "output_hidden_states", "output_logits", "output_scores", "penalty_alpha",
+        "prefill_chunk_size", "prompt_lookup_num_tokens", "remove_invalid_values",
+        "renormalize_logits", "repetition_penalty", "return_dict_in_generate", "sequence_bias",
+        "speculation_type", "stop_strings", "suppress_tokens", "target_lookbehind", "temperature",
+        "token_healing",
+        "top_h", "top_k", "top_p", "typical_p", "use_cache", "use_mtp", "watermarking_config",
+    ]
+    /// Fields that would change it, beside the one value that does not.
     private static let neutral: [String: JSONDocument] = [
-        "rope_interleaved": .bool(false), "use_mrope": .bool(false),
-        "is_encoder_decoder": .bool(false),
-        "add_cross_attention": .bool(false),
+        "add_cross_attention": .bool(false), "embedding_multiplier": .number("1"),
+        "is_causal": .bool(true), "is_encoder_decoder": .bool(false),
+        "logit_scale": .number("1"), "logits_scaling": .number("1"), "pruned_heads": .object([:]),
+        "residual_multiplier": .number("1"), "rope_interleaved": .bool(false),
+        "tie_encoder_decoder": .bool(false), "use_mrope": .bool(false),
     ]
 
     init(path: String, fields: [String: JSONDocument]) {
@@ -72,7 +94,7 @@ struct FieldReader {
     mutating func positive(_ key: String, default value: Int? = nil) throws(ModelError) -> Int {
         let isGiven = has(key)
         let number = try natural(key, default: value)
-        guard number > 0 || !isGiven else { throw bad(key, "is 0") }
+        guard number > 0 || !isGiven else { throw bad(key, "is 0, expected 1 or more") }
         return number
     }
 
@@ -101,17 +123,20 @@ struct FieldReader {
     }
 
     /// Refuses what is left.
-    func finish() throws(ModelError) {
+    ///
+    /// - Parameter special: more fields with the one value that changes nothing.
+    func finish(neutral special: [String: JSONDocument] = [:]) throws(ModelError) {
         for (key, value) in fields.sorted(by: { $0.key < $1.key }) {
-            guard Self.inert.contains(key) else {
+            if let neutral = special[key] ?? Self.neutral[key] {
+                // Numbers are equal as the arithmetic sees them, however they are spelt.
+                let isSame = neutral.double.map { value.double.map(Float.init) == Float($0) }
+                guard isSame ?? (neutral == value) else {
+                    throw unsupported(key, value.summary, neutral.summary)
+                }
+            } else if !Self.inert.contains(key), !key.hasPrefix("unsloth_") {
                 throw ModelError(
                     "\(path): the field \(key) (\(value.summary)) is not known to this build, and may change the arithmetic",
                     hint: "if it does not, remove it from the file")
-            }
-            if let neutral = Self.neutral[key], neutral != value,
-                neutral.double != value.double || neutral.double == nil
-            {
-                throw unsupported(key, value.summary, neutral.summary)
             }
         }
     }

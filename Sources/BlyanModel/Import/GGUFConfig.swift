@@ -75,6 +75,19 @@ struct GGUFConfig {
         return number
     }
 
+    /// A number that may be written once for each layer; layers that differ are not computed.
+    private mutating func perLayer(
+        _ key: String, layers: Int, default value: Int? = nil
+    ) throws(ModelError) -> Int {
+        if case .ints(let all) = fields[key] {
+            guard all.count == layers, Set(all).count == 1 else {
+                throw bad(key, "is \(all.prefix(8)), this build computes \(layers) equal layers")
+            }
+            fields[key] = .int(all[0])
+        }
+        return try positive(key, default: value)
+    }
+
     private mutating func number(_ key: String) throws(ModelError) -> Double? {
         switch fields.removeValue(forKey: key) {
         case nil: return nil
@@ -86,8 +99,13 @@ struct GGUFConfig {
 
     private mutating func config() throws(ModelError) -> ModelConfig {
         let hidden = try positive("embedding_length")
-        let heads = try positive("attention.head_count")
-        let keyValueHeads = try positive("attention.head_count_kv", default: heads)
+        let layers = try positive("block_count")
+        guard layers <= ModelConfig.layerLimit else {
+            throw bad("block_count", "is \(layers), at most \(ModelConfig.layerLimit)")
+        }
+        let heads = try perLayer("attention.head_count", layers: layers)
+        let keyValueHeads = try perLayer(
+            "attention.head_count_kv", layers: layers, default: heads)
         let headSize = try positive("attention.key_length", default: max(1, hidden / heads))
         guard heads % keyValueHeads == 0, headSize % 2 == 0 else {
             throw ModelError(
@@ -106,7 +124,7 @@ struct GGUFConfig {
         guard (0...65_536).contains(experts), perToken <= max(1, experts) else {
             throw bad("expert_used_count", "is \(perToken) of \(experts) experts")
         }
-        let width = try positive("feed_forward_length")
+        let width = try perLayer("feed_forward_length", layers: layers)
         guard try positive("expert_feed_forward_length", default: width) == width else {
             throw bad("expert_feed_forward_length", "differs from feed_forward_length")
         }
@@ -119,10 +137,6 @@ struct GGUFConfig {
         }
         guard let vocabulary = gguf.tensors["token_embd.weight"]?.dimensions.last else {
             throw ModelError("\(path) lacks tensor token_embd.weight")
-        }
-        let layers = try positive("block_count")
-        guard layers <= ModelConfig.layerLimit else {
-            throw bad("block_count", "is \(layers), at most \(ModelConfig.layerLimit)")
         }
         if case .string(let layout) = fields.removeValue(forKey: "tensor_data_layout"),
             layout != "Meta AI original pth"

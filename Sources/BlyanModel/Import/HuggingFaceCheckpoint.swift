@@ -1,3 +1,4 @@
+internal import CBlyanMath
 internal import CBlyanPlugin
 internal import Foundation
 
@@ -9,13 +10,20 @@ struct HuggingFaceCheckpoint: Checkpoint {
     private let tensors: any NamedTensors
     private let family: String
     private let biases: Set<String>
+    /// The embedding's tensor: a tied model may have only the head's.
+    private let embedding: String
 
     init(directory: String, tensors given: (any NamedTensors)? = nil) throws {
         let description = try HuggingFaceConfig(path: "\(directory)/config.json")
         let tensors = try given ?? Self.open(directory)
         family = description.family
         biases = description.biases
-        config = description.config
+        var config = description.config
+        if config.tiedEmbeddings { config.tiedEmbeddings = try !Self.hasOwnHead(tensors, config) }
+        self.config = config
+        let names =
+            ["model.embed_tokens.weight"] + (config.tiedEmbeddings ? ["lm_head.weight"] : [])
+        embedding = names.first { tensors.entries[$0] != nil } ?? names[0]
         self.tensors = tensors
         tokenizer = try TokenizerDocument(huggingFace: directory)
         sources = try SourceFile.hashing(tensors.files)
@@ -24,16 +32,50 @@ struct HuggingFaceCheckpoint: Checkpoint {
 
     private static func open(_ directory: String) throws(ModelError) -> any NamedTensors {
         let manager = FileManager.default
-        if manager.fileExists(atPath: "\(directory)/model.safetensors.index.json") {
-            return try ShardedSafetensors(
-                directory: directory, index: "model.safetensors.index.json")
+        // Of both, transformers takes the single file.
+        if manager.fileExists(atPath: "\(directory)/model.safetensors") {
+            return try SafetensorsFile(path: "\(directory)/model.safetensors")
         }
-        guard manager.fileExists(atPath: "\(directory)/model.safetensors") else {
+        guard manager.fileExists(atPath: "\(directory)/model.safetensors.index.json") else {
             throw ModelError(
                 "\(directory) has no model.safetensors, no pytorch_model.bin and no index of several such files",
                 hint: "give a Hugging Face directory or a .gguf file")
         }
-        return try SafetensorsFile(path: "\(directory)/model.safetensors")
+        return try ShardedSafetensors(directory: directory, index: "model.safetensors.index.json")
+    }
+
+    /// Whether the head that lies beside a tied model's embedding has other values: as in transformers, it then stays a head.
+    private static func hasOwnHead(
+        _ tensors: any NamedTensors, _ config: ModelConfig
+    ) throws -> Bool {
+        guard let head = tensors.entries["lm_head.weight"],
+            let embedding = tensors.entries["model.embed_tokens.weight"]
+        else { return false }
+        let (rows, columns) = (config.vocabularySize, config.hiddenSize)
+        // Another shape is an error where the part is read.
+        guard head.shape == [rows, columns], embedding.shape == head.shape else { return true }
+        let zeros = [Float](repeating: 0, count: columns)
+        func widen(
+            _ dtype: UInt32, _ bytes: UnsafeRawBufferPointer, row: Int, into floats: inout [Float]
+        ) {
+            let width = bytes.count / rows
+            let from = unsafe UnsafeRawBufferPointer(
+                rebasing: bytes[row * width..<(row + 1) * width])
+            unsafe blyan_math_to_f32(dtype, from.baseAddress, UInt64(columns), &floats)
+        }
+        let dtypes = (try head.dtype(), try embedding.dtype())
+        var differs = false
+        try unsafe head.bytes.withBytes(head.range) { first in
+            try unsafe embedding.bytes.withBytes(embedding.range) { second in
+                var (a, b) = (zeros, zeros)
+                for row in 0..<rows where !differs {
+                    unsafe widen(dtypes.0, first, row: row, into: &a)
+                    unsafe widen(dtypes.1, second, row: row, into: &b)
+                    differs = a != b
+                }
+            }
+        }
+        return differs
     }
 
     /// Where a part's tensor may lie: whole tensors by name, or a slice of experts that are stored fused.
@@ -111,7 +153,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
 
     private func spellings(_ part: PartLayout, _ tensor: PartLayout.Tensor) -> [Spelling] {
         switch part.name {
-        case "embedding": return [.whole("model.embed_tokens.weight")]
+        case "embedding": return [.whole(embedding)]
         case "norm": return [.whole("model.norm.weight")]
         case "head": return [.whole("lm_head.weight")]
         default: break
@@ -164,11 +206,13 @@ struct HuggingFaceCheckpoint: Checkpoint {
         var used: Set<String> = []
         for part in config.parts {
             for tensor in part.tensors where isWanted(tensor) {
-                for spelling in spellings(part, tensor)
-                where tensors.entries[Self.name(spelling)] != nil {
-                    used.insert(Self.name(spelling))
-                    break
+                let found = spellings(part, tensor).map(Self.name)
+                    .filter { tensors.entries[$0] != nil }
+                guard found.count <= 1 else {
+                    throw ModelError(
+                        "the checkpoint has both \(found[0]) and \(found[1]), expected one of them")
                 }
+                used.formUnion(found)
             }
         }
         for name in tensors.entries.keys.sorted() where !used.contains(name) {

@@ -34,7 +34,21 @@ package struct HuggingFaceConfig {
         try config.validate(of: path)
         biases = try Self.biases(type, &reader)
         self.reader = reader
-        try self.reader.finish()
+        try self.reader.finish(neutral: Self.neutral(config, biases))
+    }
+
+    /// Fields that a family does not read but files of it have, beside the value that says what is computed without them.
+    private static func neutral(
+        _ config: ModelConfig, _ biases: Set<String>
+    ) -> [String: JSONDocument] {
+        [
+            "attention_bias": .bool(biases.contains("o_bias")),
+            "attention_multiplier": .number("\(1 / Double(config.headSize).squareRoot())"),
+            "qkv_bias": .bool(biases.contains("q_bias")),
+            "shared_expert_intermediate_size": .number("0"),
+            "use_qk_norm": .bool(config.queryKeyNorm != .none),
+            "use_sliding_window": .bool(config.layers.contains { $0.slidingWindow != nil }),
+        ]
     }
 
     private static func read(_ family: String, _ reader: inout FieldReader) throws(ModelError)
@@ -42,10 +56,13 @@ package struct HuggingFaceConfig {
     {
         let hidden = try reader.positive("hidden_size")
         let heads = try reader.positive("num_attention_heads")
-        // Elsewhere the library's default is a number of its own: such a file must say it.
+        // Elsewhere the library's default is a number of its own: such a file must say it. Null is no number in both MoEs of Qwen.
+        let isPerHead =
+            ["llama", "olmoe"].contains(family)
+            || ["mistral", "mixtral", "qwen2", "qwen3"].contains(family)
+                && reader.isNull("num_key_value_heads")
         let keyValueHeads = try reader.positive(
-            "num_key_value_heads",
-            default: ["llama", "olmoe"].contains(family) ? heads : nil)
+            "num_key_value_heads", default: isPerHead ? heads : nil)
         let layers = try reader.positive("num_hidden_layers")
         guard layers <= ModelConfig.layerLimit else {
             throw reader.bad("num_hidden_layers", "\(layers) exceeds \(ModelConfig.layerLimit)")
@@ -60,12 +77,16 @@ package struct HuggingFaceConfig {
             throw reader.bad("head_dim", "\(headSize) is odd or over 1024")
         }
         let activation = reader.take("hidden_act")?.string ?? "silu"
-        guard activation == "silu" else {
+        guard ["silu", "swish"].contains(activation) else {
             throw reader.unsupported("hidden_act", "\"\(activation)\"", "\"silu\"")
         }
         let dense = try reader.positive("intermediate_size", default: 0)
         let experts = try mixture(family, &reader, dense: dense, layers: layers)
-        let positions = try reader.positive("max_position_embeddings", default: 2048)
+        let usualPositions = [
+            "llama": 2048, "mistral": 131_072, "mixtral": 131_072, "olmoe": 4096,
+        ]
+        let positions = try reader.positive(
+            "max_position_embeddings", default: usualPositions[family] ?? 32_768)
         let windows = try windows(family, &reader, layers: layers)
         for (i, window) in windows.enumerated() { experts.layers[i].slidingWindow = window }
         if try reader.flag("mlp_bias", default: false) {
@@ -81,7 +102,7 @@ package struct HuggingFaceConfig {
             maximumPositions: positions,
             rope: try rope(family, &reader, positions: positions),
             queryKeyNorm: family == "olmoe" ? .whole : family.hasPrefix("qwen3") ? .perHead : .none,
-            queryKeyValueClip: reader.has("clip_qkv")
+            queryKeyValueClip: family == "olmoe" && reader.has("clip_qkv")
                 ? Float(try reader.number("clip_qkv", default: 0)) : nil,
             tiedEmbeddings: try reader.flag("tie_word_embeddings", default: false),
             expertsPerToken: experts.perToken, normalisesExpertWeights: experts.normalises,
@@ -169,10 +190,18 @@ package struct HuggingFaceConfig {
     private static func windows(
         _ family: String, _ reader: inout FieldReader, layers: Int
     ) throws(ModelError) -> [Int?] {
-        // 0 is how a switched-off window is written; absence is not null in Mistral's files.
-        let absent = family == "mistral" && !reader.isNull("sliding_window") ? 4096 : 0
-        let given = try reader.natural("sliding_window", default: absent)
+        let isQwen = family.hasPrefix("qwen")
+        let reads = family != "llama" && family != "olmoe"
+        let uses = isQwen ? try reader.flag("use_sliding_window", default: false) : reads
+        // Absence is the library's 4096, null is no window; 0 would be one that hides every position.
+        let absent = family == "mixtral" || reader.isNull("sliding_window") ? 0 : 4096
+        let given = uses ? try reader.positive("sliding_window", default: absent) : 0
+        _ = reader.take("sliding_window")
         let window = given == 0 ? nil : given
+        guard family != "qwen2_moe" || !uses || window != nil else {
+            throw reader.bad(
+                "sliding_window", "is null beside use_sliding_window, expected a number")
+        }
         let types = reader.take("layer_types")?.array?.map { $0.string ?? "" }
         if let types {
             guard types.count == layers else {
@@ -183,15 +212,15 @@ package struct HuggingFaceConfig {
                     "layer_types", "\"\(type)\"", "\"full_attention\" or \"sliding_attention\"")
             }
         }
-        let isQwen = family.hasPrefix("qwen")
-        let uses = isQwen ? try reader.flag("use_sliding_window", default: false) : true
-        let first = isQwen ? try reader.natural("max_window_layers", default: 28) : 0
-        if let types, types.contains("sliding_attention"), window == nil || !uses {
+        if let types, types.contains("sliding_attention"), reads, window == nil {
             throw reader.bad("layer_types", "sliding_attention without sliding_window")
         }
-        guard uses, let window, family != "llama", family != "olmoe" else {
+        guard let window else {
+            // Without a window it says nothing.
+            _ = reader.take("max_window_layers")
             return Array(repeating: nil, count: layers)
         }
+        let first = isQwen ? try reader.natural("max_window_layers", default: 28) : 0
         if let types {
             let all = types.allSatisfy { $0 == "sliding_attention" }
             guard all || ["qwen2", "qwen2_moe", "qwen3"].contains(family) else {
@@ -233,7 +262,9 @@ package struct HuggingFaceConfig {
         let result: ModelConfig.RoPE.Scaling
         switch type {
         case "default": result = .none
-        case "linear": result = .linear(factor: Float(try scaling.above0("factor")))
+        case "linear":
+            _ = scaling.take("original_max_position_embeddings")
+            result = .linear(factor: Float(try scaling.above0("factor")))
         case "llama3":
             result = .llama3(
                 factor: Float(try scaling.above0("factor")),
@@ -258,7 +289,12 @@ package struct HuggingFaceConfig {
         _ scaling: inout FieldReader, positions: Int
     ) throws(ModelError) -> ModelConfig.RoPE.Scaling {
         let original = try scaling.positive("original_max_position_embeddings", default: positions)
-        let factor = try scaling.above0("factor")
+        let factor =
+            scaling.isNull("factor")
+            ? Double(positions) / Double(original) : try scaling.above0("factor")
+        guard try scaling.flag("finetuned", default: true) else {
+            throw scaling.unsupported("finetuned", "false", "true")
+        }
         let mscale = scaling.has("mscale") ? try scaling.number("mscale", default: 1) : nil
         let mscaleAll =
             scaling.has("mscale_all_dim") ? try scaling.number("mscale_all_dim", default: 1) : nil
@@ -273,10 +309,16 @@ package struct HuggingFaceConfig {
         } else {
             attention = magnitude(factor, 1)
         }
+        /// 0 stands for the default, as does absence.
+        func beta(_ key: String, default usual: Double) throws(ModelError) -> Float {
+            let value = try scaling.number(key, default: usual)
+            guard value >= 0 else { throw scaling.bad(key, "\(value) is below 0") }
+            return Float(value == 0 ? usual : value)
+        }
         return .yarn(
             factor: Float(factor), originalPositions: original,
-            betaFast: Float(try scaling.number("beta_fast", default: 32)),
-            betaSlow: Float(try scaling.number("beta_slow", default: 1)),
+            betaFast: try beta("beta_fast", default: 32),
+            betaSlow: try beta("beta_slow", default: 1),
             attentionFactor: Float(attention), truncate: try scaling.flag("truncate", default: true)
         )
     }

@@ -55,12 +55,21 @@ public final class ModelRunner: Sendable {
             case lastLogits = "last_logits"
             case greedy
         }
+
+        /// Every field is written: a mean that does not exist is null.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(tokenIDs, forKey: .tokenIDs)
+            try container.encode(meanNLL, forKey: .meanNLL)
+            try container.encode(lastLogits, forKey: .lastLogits)
+            try container.encode(greedy, forKey: .greedy)
+        }
     }
 
     /// Scores tokens and continues them greedily by exactly `greedy` tokens, past any end token.
     ///
     /// - Parameter onStep: called before each step; throws to stop.
-    /// - Throws: ``ModelError`` for no tokens, an unknown one, or more than the context holds; ``KernelError`` if
+    /// - Throws: ``ModelError`` for no tokens, an unknown one, more than the context holds, or logits that are not finite; ``KernelError`` if
     ///   weights are damaged; what `onStep` throws.
     public func evaluate(
         _ tokens: [Int], greedy: Int, onStep: () throws -> Void = {}
@@ -85,6 +94,7 @@ public final class ModelRunner: Sendable {
             try onStep()
             let chunk = Array(tokens[start..<min(tokens.count, start + Self.scoredChunk)])
             let rows = try decoder.step(session, chunk, wanted: .all)
+            try checkFinite(rows, after: start)
             for row in chunk.indices where start + row + 1 < tokens.count {
                 let next = tokens[start + row + 1]
                 guard next >= 0, next < width else {
@@ -102,10 +112,18 @@ public final class ModelRunner: Sendable {
             guard continued.count < greedy else { break }
             try onStep()
             logits = try decoder.step(session, [token], wanted: .last)
+            try checkFinite(logits, after: session.position - 1)
         }
         return Evaluation(
             tokenIDs: tokens, meanNLL: tokens.count > 1 ? loss / Double(tokens.count - 1) : nil,
             lastLogits: last, greedy: continued)
+    }
+
+    private func checkFinite(_ rows: [Float], after position: Int) throws(ModelError) {
+        guard let bad = rows.firstIndex(where: { !$0.isFinite }) else { return }
+        throw ModelError(
+            "the model's logits are not finite at position \(position + bad / config.vocabularySize + 1)"
+        )
     }
 
     private static func negativeLogLikelihood(_ logits: ArraySlice<Float>, of token: Int) -> Double
