@@ -141,6 +141,53 @@ import Testing
         #expect(faults > 0, "no reader met the cut")
     }
 
+    /// Whoever reads a zero that the guard put there finds the fault counted, on another thread too.
+    @Test func aFaultIsCountedBeforeItsZerosAreSeen() throws {
+        let fixture = try Fixture(leaves: 1, storesHashes: false)
+        let whole = try Data(contentsOf: URL(fileURLWithPath: fixture.path))
+        chmod(fixture.path, 0o600)
+        let unseen = Atomic<Int>(0)
+        for round in 0..<3000 {
+            try whole.write(to: URL(fileURLWithPath: fixture.path))
+            let payload = try fixture.store.map(fixture.block, mode: .touch)
+            nonisolated(unsafe) let start = try payload.read(offset: 0, length: payload.size)
+            let before = MappedPayload.faultCount
+            truncate(fixture.path, 0)
+            let ready = Atomic<Int>(0)
+            DispatchQueue.concurrentPerform(iterations: 2) { thread in
+                ready.add(1, ordering: .sequentiallyConsistent)
+                for _ in 0..<100_000 where ready.load(ordering: .sequentiallyConsistent) < 2 {}
+                // One faults, the other comes a little later: each round at another moment.
+                for _ in 0..<thread * (round % 600) { _ = ready.load(ordering: .relaxed) }
+                let bytes = start.load(fromByteOffset: 0, as: UInt64.self)
+                if bytes == 0, MappedPayload.faultCount == before {
+                    unseen.add(1, ordering: .relaxed)
+                }
+            }
+            #expect(payload.faultOffset == 0)
+        }
+        #expect(unseen.load(ordering: .relaxed) == 0)
+    }
+
+    /// An empty payload has no place in the table of mappings, and so does not free another's.
+    @Test func anEmptyPayloadLeavesTheFaultTableAlone() throws {
+        let fixture = try Fixture(leaves: 1, storesHashes: false)
+        let maker = try ChainMaker(fixture.store)
+        let block = try maker.document("policy", "")
+        try fixture.store.append([block])
+        var empty: MappedPayload? = try fixture.store.map(block, mode: .touch)
+        #expect(empty?.faultOffset == nil)
+        let payload = try fixture.store.map(fixture.block, mode: .always)
+        withExtendedLifetime(empty) {}
+        empty = nil
+        chmod(fixture.path, 0o600)
+        truncate(fixture.path, 0)
+        let error = #expect(throws: KernelError.self) {
+            try payload.read(offset: 0, length: payload.size)
+        }
+        #expect(error?.code == .io)
+    }
+
     /// Keeps identities in memory.
     final class Memory: CheckMemory {
         let files = Mutex<Set<FileIdentity>>([])
