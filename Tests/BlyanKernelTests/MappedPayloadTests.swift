@@ -188,6 +188,37 @@ import Testing
         #expect(error?.code == .io)
     }
 
+    /// Leaves cover a payload but for their hashes and a stated few bytes, which the check compares.
+    @Test func fewBytesStayUncovered() throws {
+        let fixture = try Fixture(leaves: 1, storesHashes: false)
+        func write(_ tail: Int, hashes: Bool) throws -> StoredPayload {
+            let writer = try fixture.store.payloads.makeWriter()
+            try writer.write([UInt8](repeating: 1, count: 100_000))
+            let leaves = writer.closeLeaves().flatMap(\.bytes)
+            try writer.write([UInt8](repeating: 2, count: tail))
+            if hashes { try writer.write(leaves) }
+            return try writer.finish(
+                leafHashesAt: hashes ? writer.size - UInt64(leaves.count) : nil)
+        }
+        for hashes in [true, false] {
+            let stored = try write(4096, hashes: hashes)
+            let error = #expect(throws: KernelError.self) { try write(4097, hashes: hashes) }
+            #expect(error?.code == .malformed)
+            var header = fixture.block.header
+            header.metadata = [:]
+            stored.describe(in: &header, type: "raw")
+            let block = try Block(signing: header, with: ChainMaker(fixture.store).key)
+            try fixture.store.append([block])
+            let path = fixture.store.payloads.path(of: stored.hash)
+            chmod(path, 0o600)
+            let file = open(path, O_WRONLY)
+            _ = pwrite(file, [3], 1, 100_000)
+            close(file)
+            let failures = try fixture.store.check(readData: true).failures
+            #expect(failures.contains { $0.contains("\(block.hash)") && $0.contains("the hash") })
+        }
+    }
+
     /// Keeps identities in memory.
     final class Memory: CheckMemory {
         let files = Mutex<Set<FileIdentity>>([])

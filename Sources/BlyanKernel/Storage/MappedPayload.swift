@@ -150,7 +150,7 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
 
     private func verify(_ range: Range<UInt64>) throws(KernelError) {
         guard !range.isEmpty, range.lowerBound < layout.covered else {
-            // Bytes after the leaves are leaf hashes; they are checked against the root before they are used.
+            // Bytes after the leaves are leaf hashes, compared with the root here, and the few that a layout may leave.
             if !range.isEmpty { _ = try hashes() }
             return
         }
