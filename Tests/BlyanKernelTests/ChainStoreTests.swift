@@ -109,6 +109,32 @@ struct ChainMaker {
         #expect(try store.blocks(.arrival).count == 1)
     }
 
+    /// Refused before anything is admitted, so that the home takes the next one.
+    @Test func aBatchBeyondOneRecordIsRefused() throws {
+        let home = try TemporaryHome()
+        let store = try ChainStore(home: home.url)
+        let maker = try ChainMaker(store)
+        let genesis = try maker.document("genesis", "{}")
+        try store.append([genesis])
+        var header = BlockHeader(
+            chainID: "A", blockType: "policy", index: 0, previous: genesis.hash, timestamp: 1)
+        header.metadata = ["note": .string(String(repeating: "x", count: 1_040_000))]
+        var blocks: [Block] = []
+        for i in 1...65 {
+            header.index = Int64(i)
+            blocks.append(try Block(signing: header, with: maker.key))
+            header.previous = blocks.last?.hash
+        }
+        let error = #expect(throws: KernelError.self) { try store.append(blocks) }
+        #expect(error?.code == .limit)
+        #expect(error?.message.contains("65 blocks") == true)
+        #expect(store.next(on: "A").index == 1)
+        try store.append(Array(blocks[..<2]))
+        // Hashes alone: a test that fails prints what it compares.
+        let hashes = blocks[..<2].map(\.hash)
+        #expect(try store.blocks(.arrival).map(\.hash) == [genesis.hash] + hashes)
+    }
+
     @Test func namesTheTileThatRotted() throws {
         let home = try TemporaryHome()
         let store = try ChainStore(home: home.url)

@@ -80,6 +80,30 @@ import Testing
         try home.fail("chain", "verify", naming: ["record"])
     }
 
+    /// A bit of the last record: what the error recommends makes nothing worse.
+    @Test func aDamagedLogIsReportedOnAndKept() throws {
+        let home = try Home(.imported)
+        let file = home.folder.appendingPathComponent("log/records.log")
+        let whole = try Data(contentsOf: file)
+        let version = try #require(
+            home.succeed("chain", "log", "-n", "1", "--json").split(separator: "\n").first)
+        #expect(version.contains("\"block_type\":\"version\""))
+        try change(file) { $0[$0.count - 20] ^= 1 }
+        let damaged = try Data(contentsOf: file)
+        for _ in 0..<2 {
+            try home.fail(
+                "chain", "verify", naming: ["does not open", "record", "was acknowledged"])
+            try home.fail("chain", "verify", "--json", naming: ["restore the log from a copy"])
+            try home.fail("chain", "reindex", naming: ["record", "restore the log from a copy"])
+            try home.fail("model", "list", naming: ["restore the log from a copy"])
+            #expect(try Data(contentsOf: file) == damaged)
+        }
+        try change(file) { $0 = whole }
+        try home.succeed("chain", "verify")
+        try home.succeed("chain", "check", "--read-data")
+        #expect(try home.succeed("chain", "reindex").contains("17 blocks"))
+    }
+
     @Test func aFullDiskBehindStandardOutput() throws {
         let home = try Home(.imported)
         let error = home.scratch.appendingPathComponent("full.err")
