@@ -135,6 +135,41 @@ struct ChainMaker {
         #expect(try store.blocks(.arrival).map(\.hash) == [genesis.hash] + hashes)
     }
 
+    /// Two blocks of one payload, one of which says what is not so about it.
+    @Test(arguments: ["root", "covered", "size"]) func everyClaimAboutAPayloadIsChecked(
+        lie: String
+    ) throws {
+        let home = try TemporaryHome()
+        let store = try ChainStore(home: home.url)
+        let maker = try ChainMaker(store)
+        let genesis = try maker.document("genesis", "{\"a\":1}")
+        try store.append([genesis])
+        let honest = try maker.document("meta", "{\"b\":1}")
+        try store.append([honest])
+        #expect(try store.check(readData: true).payloads == 2)
+        var header = honest.header
+        header.index += 1
+        header.previous = honest.hash
+        switch lie {
+        case "root": header.merkleRoot = genesis.hash
+        case "covered": header.metadata["covered"] = .int(header.payloadSize - 1)
+        default:
+            // The store looks at the size when it takes a block: only a file that changes later gets here.
+            header.payloadSize += 1
+            header.metadata["covered"] = .int(header.payloadSize)
+        }
+        let lying = try Block(signing: header, with: maker.key)
+        let path = store.payloads.path(of: try #require(header.payloadHash))
+        let whole = try Data(contentsOf: URL(fileURLWithPath: path))
+        chmod(path, 0o600)
+        if lie == "size" { try (whole + [0]).write(to: URL(fileURLWithPath: path)) }
+        try store.append([lying])
+        try whole.write(to: URL(fileURLWithPath: path))
+        let report = try store.check(readData: true)
+        #expect(report.failures.count == 1)
+        #expect(report.failures.first?.contains("\(lying.hash)") == true)
+    }
+
     @Test func namesTheTileThatRotted() throws {
         let home = try TemporaryHome()
         let store = try ChainStore(home: home.url)

@@ -104,6 +104,33 @@ import Testing
         #expect(try home.succeed("chain", "reindex").contains("17 blocks"))
     }
 
+    /// Bytes that no Merkle leaf covers: the scrub compares them with the payload's hash.
+    @Test func theScrubFindsWhatNoLeafCovers() throws {
+        let home = try Home(.imported)
+        let version = try show("layer0.expert1", in: home)
+        let file = payload(home, version.payload)
+        // The directory's offset, before the one leaf hash or more at the end.
+        let log = try home.succeed("chain", "log", "-n", "100", "--json")
+        let line = try #require(log.split(separator: "\n").first { $0.contains(version.payload) })
+        let covered = try #require(
+            line.firstMatch(of: #/"covered":([0-9]+)/#).flatMap { Int($0.output.1) })
+        try change(file) { $0[covered + 60] ^= 0x80 }
+        let manifest = home.folder.appendingPathComponent("node.yaml")
+        let text = try String(contentsOf: manifest, encoding: .utf8)
+        try text.replacing("scrub_cpu_percent: 5", with: "scrub_cpu_percent: 100")
+            .write(to: manifest, atomically: true, encoding: .utf8)
+        let error = home.scratch.appendingPathComponent("scrub.err")
+        let process = try home.start(
+            ["run"], output: home.scratch.appendingPathComponent("scrub.out"), error: error)
+        defer { process.terminate() }
+        let wanted = "layer0.expert1 (block \(version.block)) does not have the hash"
+        for _ in 0..<600 where try !String(contentsOf: error, encoding: .utf8).contains(wanted) {
+            usleep(100_000)
+        }
+        let said = try String(contentsOf: error, encoding: .utf8)
+        #expect(said.contains(wanted), "\(said)")
+    }
+
     @Test func aFullDiskBehindStandardOutput() throws {
         let home = try Home(.imported)
         let error = home.scratch.appendingPathComponent("full.err")

@@ -21,7 +21,7 @@ public struct VerifyReport: Sendable {
 
 /// What a check of payloads found.
 public struct CheckReport: Sendable {
-    /// Distinct payloads that blocks name.
+    /// Distinct payloads that blocks name, one that blocks describe in two ways counted twice.
     public var payloads = 0
     /// Bytes of payloads that were looked at.
     public var bytes = 0
@@ -214,6 +214,27 @@ extension ChainStore {
         }
     }
 
+    /// One block for each payload and each claim about it (size, root, leaves), in order of arrival.
+    ///
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    public func blocksWithPayloads() throws(KernelError) -> [Digest] {
+        struct Claim: Hashable {
+            let payload: Digest, size: Int64, root: Digest?, layout: LeafLayout?
+        }
+        var seen: Set<Claim> = []
+        var found: [Digest] = []
+        try scan(.arrival) { block throws(KernelError) in
+            let header = block.header
+            guard let payload = header.payloadHash else { return true }
+            let claim = Claim(
+                payload: payload, size: header.payloadSize, root: header.merkleRoot,
+                layout: try? LeafLayout(header))
+            if seen.insert(claim).inserted { found.append(block.hash) }
+            return true
+        }
+        return found
+    }
+
     /// Checks the payload of every block: that it is there with its signed size, or that every byte is what was signed.
     ///
     /// - Parameters:
@@ -228,17 +249,12 @@ extension ChainStore {
         guard part.of >= 1, (1...part.of).contains(part.n) else {
             throw KernelError(.limit, "there is no part \(part.n) of \(part.of)")
         }
-        var seen: Set<Digest> = []
-        var blocks: [Block] = []
-        try scan(.arrival) { block throws(KernelError) in
-            if let payload = block.header.payloadHash, seen.insert(payload).inserted {
-                if seen.count % part.of == part.n % part.of { blocks.append(block) }
-            }
-            return true
-        }
-        var report = CheckReport(payloads: blocks.count)
+        let hashes = try blocksWithPayloads().enumerated()
+            .filter { ($0.offset + 1) % part.of == part.n % part.of }.map(\.element)
+        var report = CheckReport(payloads: hashes.count)
         let threads = ProcessInfo.processInfo.activeProcessorCount
-        for (i, block) in blocks.enumerated() {
+        for (i, hash) in hashes.enumerated() {
+            guard let block = try block(hash) else { continue }
             do throws(KernelError) {
                 let payload = try map(block, mode: .touch)
                 if readData {
@@ -256,7 +272,7 @@ extension ChainStore {
                 report.failures.append(error.message)
             }
             report.bytes += Int(block.header.payloadSize)
-            onProgress(i + 1, blocks.count, report.bytes)
+            onProgress(i + 1, hashes.count, report.bytes)
         }
         return report
     }
