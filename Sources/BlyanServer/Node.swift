@@ -45,7 +45,7 @@ public final class Node: @unchecked Sendable {
     ///   - manifest: another node manifest than `HOME/node.yaml`.
     ///   - threads: compute threads instead of the manifest's.
     ///   - passphrase: asked when this process signs for itself.
-    ///   - rebuildIndex: drop the index and build it from the log.
+    ///   - rebuildIndex: build the index from the log, and put it in the old one's place if that succeeds.
     ///   - log: gets lines for the operator.
     /// - Throws: ``KernelError`` with code `notFound` if the folder is no home, `held` if another process holds it.
     public init(

@@ -34,20 +34,14 @@ final class Scrub: Sendable {
     /// - Parameter pause: waits so many seconds, and answers whether to go on.
     /// - Returns: Payloads read to their end.
     func pass(pause: (Double) -> Bool) throws(KernelError) -> Int {
-        var seen: Set<Digest> = []
-        var blocks: [Block] = []
-        try store.scan(.arrival) { block throws(KernelError) in
-            if let payload = block.header.payloadHash, seen.insert(payload).inserted {
-                blocks.append(block)
-            }
-            return true
-        }
+        let blocks = try store.blocksWithPayloads()
         let text = try? String(contentsOf: cursor, encoding: .utf8)
-        let start = blocks.firstIndex { $0.hash.description == text } ?? 0
+        let start = blocks.firstIndex { $0.description == text } ?? 0
         var done = 0
-        for block in blocks[start...] + blocks[..<start] {
-            try? Data(block.hash.description.utf8).write(to: cursor, options: .atomic)
+        for hash in blocks[start...] + blocks[..<start] {
+            try? Data(hash.description.utf8).write(to: cursor, options: .atomic)
             do throws(KernelError) {
+                guard let block = try store.block(hash) else { continue }
                 guard try read(block, pause) else { return done }
             } catch {
                 onDamage(error.description)
@@ -58,16 +52,19 @@ final class Scrub: Sendable {
         return done
     }
 
-    /// Whether it came to the end.
+    /// Compares all leaves with the signed root and all bytes with the payload's hash; whether it came to the end.
     private func read(_ block: Block, _ pause: (Double) -> Bool) throws(KernelError) -> Bool {
         let payload = try store.map(block, mode: .touch)
+        var hasher = SHA256()
         var offset: UInt64 = 0
         while offset < payload.size {
             let length = min(Self.step, payload.size - offset)
             var failure: KernelError?
             let taken = ContinuousClock().measure {
                 do throws(KernelError) {
-                    _ = try unsafe payload.read(offset: offset, length: length)
+                    let start = try unsafe payload.read(offset: offset, length: length)
+                    unsafe hasher.update(
+                        UnsafeRawBufferPointer(start: start, count: Int(length)))
                 } catch {
                     failure = error
                 }
@@ -75,6 +72,13 @@ final class Scrub: Sendable {
             if let failure { throw failure }
             offset += length
             guard pause((taken / .seconds(1)) * (1 / share - 1)) else { return false }
+        }
+        try payload.checkFault()
+        guard hasher.finalize() == block.header.payloadHash else {
+            throw KernelError(
+                .integrity,
+                "the payload of \(payload.label) does not have the hash that was signed",
+                hint: "restore the payload from a copy, or delete it and import the model again")
         }
         return true
     }

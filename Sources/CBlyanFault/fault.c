@@ -48,12 +48,13 @@ static void on_bus_error(int number, siginfo_t *info, void *context) {
         /* The slot went to another mapping between the two loads: its end says nothing about this begin. */
         if (atomic_load_explicit(&slots[i].begin, memory_order_acquire) != begin) continue;
         uintptr_t page = address & ~(page_size - 1);
-        void *zeros = mmap((void *)page, page_size, PROT_READ,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-        if (zeros == MAP_FAILED) break;
+        /* Before the zeros can be read: whoever reads them finds the fault counted. */
         int64_t none = -1;
         atomic_compare_exchange_strong(&slots[i].first_fault, &none, (int64_t)(page - begin));
         atomic_fetch_add_explicit(&fault_count, 1, memory_order_release);
+        void *zeros = mmap((void *)page, page_size, PROT_READ,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        if (zeros == MAP_FAILED) break;
         errno = saved;
         return;
     }
@@ -76,6 +77,8 @@ int32_t blyan_fault_install(void) {
 }
 
 int32_t blyan_fault_register(const void *address, uint64_t size) {
+    /* No byte of it can fault, and its slot would look free. */
+    if (!address || !size) return -1;
     for (int32_t i = 0; i < BLYAN_FAULT_SLOTS; i++) {
         uintptr_t unused = 0;
         if (!atomic_compare_exchange_strong(&slots[i].begin, &unused, 1)) continue;

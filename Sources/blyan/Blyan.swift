@@ -70,14 +70,17 @@ protocol NodeCommand: ParsableCommand {
     var home: HomeOptions { get }
     /// Whether this process itself must hold the home, and ends the commands that it serves when it ends.
     var mustHold: Bool { get }
-    /// Whether opening the home drops the index first.
+    /// Whether opening the home builds its index again.
     var rebuildsIndex: Bool { get }
     func run(_ node: Node, _ console: Console) throws
+    /// What is left to do in a home that does not open: most commands throw the reason.
+    func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws
 }
 
 extension NodeCommand {
     var mustHold: Bool { false }
     var rebuildsIndex: Bool { false }
+    func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws { throw reason }
 }
 
 /// The home that a command works on.
@@ -131,7 +134,10 @@ struct Dispatch {
             do throws(KernelError) {
                 node = try open(command, home)
             } catch {
-                guard error.code == .held, !command.mustHold else { throw error }
+                guard error.code == .held, !command.mustHold else {
+                    try command.run(unopened: home, error, console)
+                    return 1
+                }
                 refusal = error
             }
             if let node { return try serve(command, node) }

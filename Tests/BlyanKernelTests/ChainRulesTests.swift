@@ -217,6 +217,11 @@ private struct Network {
             ),
             ("covered", { $0.metadata["covered"] = .int(1 << 40) }),
             ("covered", { $0.metadata["leaf_size"] = nil }),
+            ("covered", { $0.metadata["covered"] = .int(0) }),
+            ("covered", { $0.payloadSize += 4097 }),
+            ("leaf_hashes_at", { $0.metadata["leaf_hashes_at"] = .int(-1) }),
+            ("leaf_hashes_at", { $0.metadata["leaf_hashes_at"] = .string("9") }),
+            ("leaf_hashes_at", { $0.metadata["leaf_hashes_at"] = .null }),
         ]
         for (text, change) in wrong {
             var header = next

@@ -109,6 +109,67 @@ struct ChainMaker {
         #expect(try store.blocks(.arrival).count == 1)
     }
 
+    /// Refused before anything is admitted, so that the home takes the next one.
+    @Test func aBatchBeyondOneRecordIsRefused() throws {
+        let home = try TemporaryHome()
+        let store = try ChainStore(home: home.url)
+        let maker = try ChainMaker(store)
+        let genesis = try maker.document("genesis", "{}")
+        try store.append([genesis])
+        var header = BlockHeader(
+            chainID: "A", blockType: "policy", index: 0, previous: genesis.hash, timestamp: 1)
+        header.metadata = ["note": .string(String(repeating: "x", count: 1_040_000))]
+        var blocks: [Block] = []
+        for i in 1...65 {
+            header.index = Int64(i)
+            blocks.append(try Block(signing: header, with: maker.key))
+            header.previous = blocks.last?.hash
+        }
+        let error = #expect(throws: KernelError.self) { try store.append(blocks) }
+        #expect(error?.code == .limit)
+        #expect(error?.message.contains("65 blocks") == true)
+        #expect(store.next(on: "A").index == 1)
+        try store.append(Array(blocks[..<2]))
+        // Hashes alone: a test that fails prints what it compares.
+        let hashes = blocks[..<2].map(\.hash)
+        #expect(try store.blocks(.arrival).map(\.hash) == [genesis.hash] + hashes)
+    }
+
+    /// Two blocks of one payload, one of which says what is not so about it.
+    @Test(arguments: ["root", "covered", "size"]) func everyClaimAboutAPayloadIsChecked(
+        lie: String
+    ) throws {
+        let home = try TemporaryHome()
+        let store = try ChainStore(home: home.url)
+        let maker = try ChainMaker(store)
+        let genesis = try maker.document("genesis", "{\"a\":1}")
+        try store.append([genesis])
+        let honest = try maker.document("meta", "{\"b\":1}")
+        try store.append([honest])
+        #expect(try store.check(readData: true).payloads == 2)
+        var header = honest.header
+        header.index += 1
+        header.previous = honest.hash
+        switch lie {
+        case "root": header.merkleRoot = genesis.hash
+        case "covered": header.metadata["covered"] = .int(header.payloadSize - 1)
+        default:
+            // The store looks at the size when it takes a block: only a file that changes later gets here.
+            header.payloadSize += 1
+            header.metadata["covered"] = .int(header.payloadSize)
+        }
+        let lying = try Block(signing: header, with: maker.key)
+        let path = store.payloads.path(of: try #require(header.payloadHash))
+        let whole = try Data(contentsOf: URL(fileURLWithPath: path))
+        chmod(path, 0o600)
+        if lie == "size" { try (whole + [0]).write(to: URL(fileURLWithPath: path)) }
+        try store.append([lying])
+        try whole.write(to: URL(fileURLWithPath: path))
+        let report = try store.check(readData: true)
+        #expect(report.failures.count == 1)
+        #expect(report.failures.first?.contains("\(lying.hash)") == true)
+    }
+
     @Test func namesTheTileThatRotted() throws {
         let home = try TemporaryHome()
         let store = try ChainStore(home: home.url)

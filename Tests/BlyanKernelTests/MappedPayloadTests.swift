@@ -141,6 +141,84 @@ import Testing
         #expect(faults > 0, "no reader met the cut")
     }
 
+    /// Whoever reads a zero that the guard put there finds the fault counted, on another thread too.
+    @Test func aFaultIsCountedBeforeItsZerosAreSeen() throws {
+        let fixture = try Fixture(leaves: 1, storesHashes: false)
+        let whole = try Data(contentsOf: URL(fileURLWithPath: fixture.path))
+        chmod(fixture.path, 0o600)
+        let unseen = Atomic<Int>(0)
+        for round in 0..<3000 {
+            try whole.write(to: URL(fileURLWithPath: fixture.path))
+            let payload = try fixture.store.map(fixture.block, mode: .touch)
+            nonisolated(unsafe) let start = try payload.read(offset: 0, length: payload.size)
+            let before = MappedPayload.faultCount
+            truncate(fixture.path, 0)
+            let ready = Atomic<Int>(0)
+            DispatchQueue.concurrentPerform(iterations: 2) { thread in
+                ready.add(1, ordering: .sequentiallyConsistent)
+                for _ in 0..<100_000 where ready.load(ordering: .sequentiallyConsistent) < 2 {}
+                // One faults, the other comes a little later: each round at another moment.
+                for _ in 0..<thread * (round % 600) { _ = ready.load(ordering: .relaxed) }
+                let bytes = start.load(fromByteOffset: 0, as: UInt64.self)
+                if bytes == 0, MappedPayload.faultCount == before {
+                    unseen.add(1, ordering: .relaxed)
+                }
+            }
+            #expect(payload.faultOffset == 0)
+        }
+        #expect(unseen.load(ordering: .relaxed) == 0)
+    }
+
+    /// An empty payload has no place in the table of mappings, and so does not free another's.
+    @Test func anEmptyPayloadLeavesTheFaultTableAlone() throws {
+        let fixture = try Fixture(leaves: 1, storesHashes: false)
+        let maker = try ChainMaker(fixture.store)
+        let block = try maker.document("policy", "")
+        try fixture.store.append([block])
+        var empty: MappedPayload? = try fixture.store.map(block, mode: .touch)
+        #expect(empty?.faultOffset == nil)
+        let payload = try fixture.store.map(fixture.block, mode: .always)
+        withExtendedLifetime(empty) {}
+        empty = nil
+        chmod(fixture.path, 0o600)
+        truncate(fixture.path, 0)
+        let error = #expect(throws: KernelError.self) {
+            try payload.read(offset: 0, length: payload.size)
+        }
+        #expect(error?.code == .io)
+    }
+
+    /// Leaves cover a payload but for their hashes and a stated few bytes, which the check compares.
+    @Test func fewBytesStayUncovered() throws {
+        let fixture = try Fixture(leaves: 1, storesHashes: false)
+        func write(_ tail: Int, hashes: Bool) throws -> StoredPayload {
+            let writer = try fixture.store.payloads.makeWriter()
+            try writer.write([UInt8](repeating: 1, count: 100_000))
+            let leaves = writer.closeLeaves().flatMap(\.bytes)
+            try writer.write([UInt8](repeating: 2, count: tail))
+            if hashes { try writer.write(leaves) }
+            return try writer.finish(
+                leafHashesAt: hashes ? writer.size - UInt64(leaves.count) : nil)
+        }
+        for hashes in [true, false] {
+            let stored = try write(4096, hashes: hashes)
+            let error = #expect(throws: KernelError.self) { try write(4097, hashes: hashes) }
+            #expect(error?.code == .malformed)
+            var header = fixture.block.header
+            header.metadata = [:]
+            stored.describe(in: &header, type: "raw")
+            let block = try Block(signing: header, with: ChainMaker(fixture.store).key)
+            try fixture.store.append([block])
+            let path = fixture.store.payloads.path(of: stored.hash)
+            chmod(path, 0o600)
+            let file = open(path, O_WRONLY)
+            _ = pwrite(file, [3], 1, 100_000)
+            close(file)
+            let failures = try fixture.store.check(readData: true).failures
+            #expect(failures.contains { $0.contains("\(block.hash)") && $0.contains("the hash") })
+        }
+    }
+
     /// Keeps identities in memory.
     final class Memory: CheckMemory {
         let files = Mutex<Set<FileIdentity>>([])

@@ -163,6 +163,70 @@ import Testing
         box.close()
     }
 
+    /// The newer of two questions stands, the older fails at once instead of at its deadline.
+    @Test(.timeLimit(.minutes(1))) func aDroppedQuestionFailsAndTheNewerIsAnswered() async {
+        let router = MessageRouter()
+        let box = router.subscribe(to: Self.double, capacity: 1, whenFull: .dropOldest)
+        let results = await withTaskGroup(of: Result<Int, any Error>.self) { group in
+            for i in 1...3 {
+                group.addTask {
+                    do {
+                        return .success(
+                            try await router.ask(i, on: Self.double, within: .seconds(3_600)))
+                    } catch { return .failure(error) }
+                }
+            }
+            var results: [Result<Int, any Error>] = []
+            // Two are dropped, in whatever order they came; only then is the last one answered.
+            while results.count < 2, let next = await group.next() { results.append(next) }
+            #expect(router.deadLetters == ["test.double": 2])
+            var questions = box.makeAsyncIterator()
+            await questions.next()?.reply(.success(7))
+            for await last in group { results.append(last) }
+            return results
+        }
+        for result in results[..<2] {
+            let error = #expect(throws: KernelError.self) { try result.get() }
+            #expect(error?.code == .limit)
+        }
+        #expect((try? results[2].get()) == 7)
+        #expect(router.deadLetters == ["test.double": 2])
+        box.close()
+    }
+
+    /// As long as another mailbox holds it, a dropped question may still be answered.
+    @Test func aQuestionIsLostWithItsLastHolder() async throws {
+        let router = MessageRouter()
+        let small = router.subscribe(to: Self.double, capacity: 1, whenFull: .dropOldest)
+        let large = router.subscribe(to: Self.double, capacity: 9, whenFull: .dropNewest)
+        try await withThrowingTaskGroup(of: Bool.self) { group in
+            for i in 1...3 {
+                group.addTask {
+                    try await router.ask(i, on: Self.double, within: .seconds(60)) == i * 2
+                }
+            }
+            while router.deadLetters != ["test.double": 2] { await Task.yield() }
+            var questions = large.makeAsyncIterator()
+            for _ in 1...3 {
+                guard let question = await questions.next() else { continue }
+                question.reply(.success(question.content * 2))
+            }
+            for try await right in group { #expect(right) }
+        }
+        small.close()
+        large.close()
+    }
+
+    @Test func aQuestionAfterShutDownIsOneDeadLetter() async {
+        let router = MessageRouter()
+        await router.shutDown()
+        let error = await #expect(throws: KernelError.self) {
+            try await router.ask(1, on: Self.double, within: .seconds(60))
+        }
+        #expect(error?.code == .notFound)
+        #expect(router.deadLetters == ["test.double": 1])
+    }
+
     @Test func aCancelledAskerStopsWaiting() async throws {
         let router = MessageRouter()
         let box = router.subscribe(to: Self.double, capacity: 1, whenFull: .dropNewest)

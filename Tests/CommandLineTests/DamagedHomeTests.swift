@@ -98,6 +98,57 @@ import Testing
         try home.fail("chain", "verify", naming: ["record"])
     }
 
+    /// A bit of the last record: what the error recommends makes nothing worse.
+    @Test func aDamagedLogIsReportedOnAndKept() throws {
+        let home = try Home(.imported)
+        let file = home.folder.appendingPathComponent("log/records.log")
+        let whole = try Data(contentsOf: file)
+        let version = try #require(
+            home.succeed("chain", "log", "-n", "1", "--json").split(separator: "\n").first)
+        #expect(version.contains("\"block_type\":\"version\""))
+        try change(file) { $0[$0.count - 20] ^= 1 }
+        let damaged = try Data(contentsOf: file)
+        for _ in 0..<2 {
+            try home.fail(
+                "chain", "verify", naming: ["does not open", "record", "was acknowledged"])
+            try home.fail("chain", "verify", "--json", naming: ["restore the log from a copy"])
+            try home.fail("chain", "reindex", naming: ["record", "restore the log from a copy"])
+            try home.fail("model", "list", naming: ["restore the log from a copy"])
+            #expect(try Data(contentsOf: file) == damaged)
+        }
+        try change(file) { $0 = whole }
+        try home.succeed("chain", "verify")
+        try home.succeed("chain", "check", "--read-data")
+        #expect(try home.succeed("chain", "reindex").contains("17 blocks"))
+    }
+
+    /// Bytes that no Merkle leaf covers: the scrub compares them with the payload's hash.
+    @Test func theScrubFindsWhatNoLeafCovers() throws {
+        let home = try Home(.imported)
+        let version = try show("layer0.expert1", in: home)
+        let file = payload(home, version.payload)
+        // The directory's offset, before the one leaf hash or more at the end.
+        let log = try home.succeed("chain", "log", "-n", "100", "--json")
+        let line = try #require(log.split(separator: "\n").first { $0.contains(version.payload) })
+        let covered = try #require(
+            line.firstMatch(of: #/"covered":([0-9]+)/#).flatMap { Int($0.output.1) })
+        try change(file) { $0[covered + 60] ^= 0x80 }
+        let manifest = home.folder.appendingPathComponent("node.yaml")
+        let text = try String(contentsOf: manifest, encoding: .utf8)
+        try text.replacing("scrub_cpu_percent: 5", with: "scrub_cpu_percent: 100")
+            .write(to: manifest, atomically: true, encoding: .utf8)
+        let error = home.scratch.appendingPathComponent("scrub.err")
+        let process = try home.start(
+            ["run"], output: home.scratch.appendingPathComponent("scrub.out"), error: error)
+        defer { process.terminate() }
+        let wanted = "layer0.expert1 (block \(version.block)) does not have the hash"
+        for _ in 0..<600 where try !String(contentsOf: error, encoding: .utf8).contains(wanted) {
+            usleep(100_000)
+        }
+        let said = try String(contentsOf: error, encoding: .utf8)
+        #expect(said.contains(wanted), "\(said)")
+    }
+
     @Test func aFullDiskBehindStandardOutput() throws {
         let home = try Home(.imported)
         let error = home.scratch.appendingPathComponent("full.err")

@@ -234,7 +234,11 @@ extension JSONValue {
 }
 
 /// How a payload's Merkle leaves lie, from the signed metadata.
-public struct LeafLayout: Sendable, Equatable {
+public struct LeafLayout: Sendable, Hashable {
+    /// Bytes beside leaf hashes that no leaf need cover: they are compared with ``BlockHeader/payloadHash`` alone,
+    /// when a whole payload is read, and a format believes nothing of them that covered bytes do not confirm.
+    public static let uncoveredLimit: UInt64 = 4096
+
     /// Leaves partition bytes [0, covered).
     public let covered: UInt64
     /// Bytes a leaf; the last may be shorter.
@@ -247,24 +251,29 @@ public struct LeafLayout: Sendable, Equatable {
 
     /// A layout; nil if the numbers cannot be.
     public init?(covered: UInt64, leafSize: UInt64, hashesAt: UInt64?, payloadSize: UInt64) {
-        guard leafSize >= 4096, leafSize <= 1 << 30, covered <= payloadSize, payloadSize <= 1 << 52
+        guard leafSize >= 4096, leafSize <= 1 << 30, covered <= payloadSize,
+            payloadSize <= 1 << 52, covered > 0 || payloadSize == 0
         else {
             return nil
         }
         self.covered = covered
         self.leafSize = leafSize
         self.hashesAt = hashesAt
+        var rest = payloadSize - covered
         if let at = hashesAt {
             let (end, overflow) = at.addingReportingOverflow(UInt64(count) * 32)
             guard at >= covered, !overflow, end <= payloadSize else { return nil }
+            rest -= UInt64(count) * 32
         }
+        guard rest <= Self.uncoveredLimit else { return nil }
     }
 
     /// The layout that a header's metadata states.
     ///
-    /// - Throws: ``KernelError`` with code `rule` if `covered` or `leaf_size` is absent or impossible.
+    /// - Throws: ``KernelError`` with code `rule` if `covered` or `leaf_size` is absent, or one of the three impossible.
     public init(_ header: BlockHeader) throws(KernelError) {
-        let at = header.metadata["leaf_hashes_at"]?.int
+        // -1 for what is there and no integer.
+        let at = header.metadata["leaf_hashes_at"].map { $0.int ?? -1 }
         guard let covered = header.metadata["covered"]?.int,
             let leafSize = header.metadata["leaf_size"]?.int,
             covered >= 0, leafSize > 0, at ?? 0 >= 0,
@@ -275,7 +284,7 @@ public struct LeafLayout: Sendable, Equatable {
         else {
             throw KernelError(
                 .rule,
-                "a header's metadata lacks a possible \"covered\", \"leaf_size\" and \"leaf_hashes_at\""
+                "a header's metadata lacks a possible \"covered\", \"leaf_size\" and \"leaf_hashes_at\": of \(header.payloadSize) bytes all but \(Self.uncoveredLimit) must be covered or leaf hashes"
             )
         }
         self = layout

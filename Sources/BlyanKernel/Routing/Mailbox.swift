@@ -33,9 +33,13 @@ public final class Mailbox<Message: Sendable>: AsyncSequence, Sendable {
     /// Ends the sequence after what waits.
     func end() { input.finish() }
 
-    /// Puts a message in; answers how many messages were lost by it, 0 or 1.
-    func post(_ message: Message) -> Int {
-        if case .enqueued = input.yield(message) { 0 } else { 1 }
+    /// Puts a message in; answers the message that was lost by it, this one or an older.
+    func post(_ message: Message) -> Message? {
+        switch input.yield(message) {
+        case .enqueued: nil
+        case .dropped(let lost): lost
+        default: message
+        }
     }
 
     /// Precondition: one task reads at a time.

@@ -37,7 +37,7 @@ public final class MessageRouter: Sendable {
 
     /// Puts a message into every mailbox of a topic.
     public func publish<Message>(_ message: Message, to topic: Topic<Message>) {
-        _ = deliver(message, topic)
+        deliver(message, topic)
     }
 
     /// A mailbox for a topic's messages from now on; ends at once after shutdown.
@@ -63,24 +63,19 @@ public final class MessageRouter: Sendable {
     /// Asks the subscribers of a topic and waits for the first reply, at most for `deadline`.
     ///
     /// - Throws: ``KernelError/Code/notFound`` if nobody is subscribed, ``KernelError/Code/limit`` if every mailbox
-    ///   is full, ``KernelError/Code/cancelled`` at the deadline or with the task, and what the reply says.
+    ///   is full or has dropped the question for a newer one, ``KernelError/Code/cancelled`` at the deadline or with the task, and what the reply says.
     public func ask<Content, Answer>(
         _ content: Content, on topic: Topic<Question<Content, Answer>>, within deadline: Duration
     ) async throws(KernelError) -> Answer {
         let (replies, slot) = AsyncStream<Result<Answer, KernelError>>.makeStream(
             bufferingPolicy: .bufferingOldest(1))
-        let question = Question(content: content, slot: slot) { [weak self] in
+        let question = Question(content: content, topic: topic.name, slot: slot) { [weak self] in
             self?.bury(1, topic.name)
         }
-        let (mailboxes, lost) = deliver(question, topic)
-        guard mailboxes > lost else {
-            guard mailboxes > 0 else {
-                bury(1, topic.name)
-                throw KernelError(.notFound, "nobody answers \(topic.name)")
-            }
-            throw KernelError(
-                .limit, "whoever answers \(topic.name) has no room for one question more")
+        guard deliver(question, topic) > 0 else {
+            throw KernelError(.notFound, "nobody answers \(topic.name)")
         }
+        question.held(-1)
         let timer = Task {
             guard (try? await Task.sleep(for: deadline)) != nil else { return }
             slot.yield(
@@ -105,17 +100,22 @@ public final class MessageRouter: Sendable {
         for subscriber in subscribers { await subscriber.handler?.value }
     }
 
-    private func deliver<Message>(
-        _ message: Message, _ topic: Topic<Message>
-    ) -> (mailboxes: Int, lost: Int) {
+    /// Posts to all mailboxes and answers how many there are; a question without any is lost too.
+    @discardableResult
+    private func deliver<Message>(_ message: Message, _ topic: Topic<Message>) -> Int {
         let key = Key(name: topic.name, type: ObjectIdentifier(Message.self))
         let (subscribers, isShut) = state.withLock { ($0.subscribers[key] ?? [:], $0.isShut) }
-        var lost = isShut ? 1 : 0
+        let awaited = message as? any Awaited
+        var lost = isShut || awaited != nil && subscribers.isEmpty ? 1 : 0
         for subscriber in subscribers.values {
-            lost += (subscriber.mailbox as? Mailbox<Message>)?.post(message) ?? 1
+            guard let mailbox = subscriber.mailbox as? Mailbox<Message> else { continue }
+            awaited?.held(1)
+            guard let gone = mailbox.post(message) else { continue }
+            lost += 1
+            (gone as? any Awaited)?.held(-1)
         }
         if lost > 0 { bury(lost, topic.name) }
-        return (subscribers.count, lost)
+        return subscribers.count
     }
 
     private func add<Message>(

@@ -1,3 +1,5 @@
+internal import Foundation
+
 /// The indices over the log: where each block lies, and the orders in which blocks are asked for.
 ///
 /// | key | value |
@@ -14,17 +16,24 @@
 ///
 /// Numbers are big-endian; a name is preceded by its length in one byte, so that no name begins another.
 struct ChainIndex {
-    // Nil once closed; whoever reads at that moment holds it until done.
+    typealias Order = ChainStore.Query
+
+    // Nil if closed; whoever reads at that moment holds it until done.
     private var open: IndexStore?
     private(set) var indexedBytes: UInt64 = 0
     private(set) var arrivals: UInt64 = 0
     /// The block that was added last, or nil in an empty index.
     private(set) var last: Digest?
 
+    /// A closed index.
+    init() {}
+
     /// Opens the index, made if absent.
     ///
     /// - Throws: ``KernelError`` with code `integrity` if it must be built again.
     init(path: String) throws(KernelError) {
+        // A kill in ``replace(_:disk:)``.
+        if unsafe access(path, F_OK) != 0 { _ = unsafe rename(path + ".old", path) }
         let store = try IndexStore(path: path)
         open = store
         var isEmpty = true
@@ -51,7 +60,26 @@ struct ChainIndex {
 
     mutating func close() { open = nil }
 
-    private static func named(_ text: String) -> [UInt8] {
+    /// An empty index, to be built beside the one at `path`, which it replaces when it is whole.
+    static func beside(_ path: String) throws(KernelError) -> ChainIndex {
+        try? FileManager.default.removeItem(atPath: path + ".new")
+        return try ChainIndex(path: path + ".new")
+    }
+
+    /// Puts an index that was built beside the one at `path` in its place; a kill leaves one of them.
+    mutating func replace(_ path: String, disk: Disk) throws(KernelError) {
+        try store.sync()
+        close()
+        let old = path + ".old"
+        try? FileManager.default.removeItem(atPath: old)
+        if unsafe access(path, F_OK) == 0 { try disk.rename(path, to: old) }
+        try disk.rename(path + ".new", to: path)
+        try disk.sync(folder: (path as NSString).deletingLastPathComponent)
+        try? FileManager.default.removeItem(atPath: old)
+        self = try ChainIndex(path: path)
+    }
+
+    fileprivate static func named(_ text: String) -> [UInt8] {
         [UInt8(truncatingIfNeeded: text.utf8.count)] + Array(text.utf8)
     }
 
@@ -61,34 +89,6 @@ struct ChainIndex {
 
     private static func number(_ bytes: some Sequence<UInt8>) -> UInt64 {
         bytes.reduce(0) { $0 << 8 | UInt64($1) }
-    }
-
-    /// The orders that blocks are asked for in; the key's prefix, ended so that no other prefix begins with it.
-    enum Order {
-        case arrival
-        case chain(String, from: Int64)
-        case expert(String)
-        case dependents(Digest)
-        case type(chain: String, String)
-        case payloadType(String)
-
-        var bounds: (from: [UInt8], to: [UInt8]) {
-            let prefix: [UInt8]
-            switch self {
-            case .arrival: prefix = [UInt8(ascii: "a")]
-            case .chain(let id, let from):
-                let prefix = [UInt8(ascii: "i")] + named(id)
-                return (
-                    prefix + big(UInt64(max(0, from))), prefix + [UInt8](repeating: 255, count: 9)
-                )
-            case .expert(let name): prefix = [UInt8(ascii: "e")] + named(name)
-            case .dependents(let hash): prefix = [UInt8(ascii: "d")] + hash.bytes
-            case .type(let chain, let type):
-                prefix = [UInt8(ascii: "t")] + named(chain) + named(type)
-            case .payloadType(let type): prefix = [UInt8(ascii: "p")] + named(type)
-            }
-            return (prefix, prefix + [UInt8](repeating: 255, count: 9))
-        }
     }
 
     /// Adds blocks that the log holds up to `end`.
@@ -156,5 +156,27 @@ struct ChainIndex {
             }
             return try body(hash)
         }
+    }
+}
+
+extension ChainStore.Query {
+    /// The keys of an order: what they begin with, ended so that no other prefix begins with it.
+    var bounds: (from: [UInt8], to: [UInt8]) {
+        let prefix: [UInt8]
+        switch self {
+        case .arrival: prefix = [UInt8(ascii: "a")]
+        case .chain(let id, let from):
+            let prefix = [UInt8(ascii: "i")] + ChainIndex.named(id)
+            return (
+                prefix + ChainIndex.big(UInt64(max(0, from))),
+                prefix + [UInt8](repeating: 255, count: 9)
+            )
+        case .expert(let name): prefix = [UInt8(ascii: "e")] + ChainIndex.named(name)
+        case .dependents(let hash): prefix = [UInt8(ascii: "d")] + hash.bytes
+        case .type(let chain, let type):
+            prefix = [UInt8(ascii: "t")] + ChainIndex.named(chain) + ChainIndex.named(type)
+        case .payloadType(let type): prefix = [UInt8(ascii: "p")] + ChainIndex.named(type)
+        }
+        return (prefix, prefix + [UInt8](repeating: 255, count: 9))
     }
 }

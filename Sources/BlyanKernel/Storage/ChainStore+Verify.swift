@@ -22,7 +22,7 @@ public struct VerifyReport: Sendable {
 
 /// What a check of payloads found.
 public struct CheckReport: Sendable {
-    /// Distinct payloads that blocks name.
+    /// Distinct payloads that blocks name, one that blocks describe in two ways counted twice.
     public var payloads = 0
     /// Bytes of payloads that were looked at.
     public var bytes = 0
@@ -36,8 +36,9 @@ extension ChainStore {
     /// Parsing and signatures run on all cores, links in the order of the log.
     /// - Throws: ``KernelError`` if the log cannot be read.
     public func verify() throws(KernelError) -> VerifyReport {
-        let reader = Mutex(LogPieces(log: durableLog))
-        let linker = Mutex(Linker(store: self))
+        let (log, index) = readable
+        let reader = Mutex(LogPieces(log: log))
+        let linker = Mutex(Linker(store: self, log: log))
         DispatchQueue.concurrentPerform(
             iterations: ProcessInfo.processInfo.activeProcessorCount
         ) { _ in
@@ -47,19 +48,20 @@ extension ChainStore {
             }
         }
         if let error = reader.withLock({ $0.failure }) { throw error }
-        return linker.withLock { $0.report }
+        return linker.withLock { $0.finish(index) }
     }
 
     /// A line's block, checked by itself: canonical form and signature.
     private struct Checked {
-        var block: Block?
+        var found: (block: Block, place: RecordLog.Place)?
         var error: KernelError?
 
-        init(_ line: Result<[UInt8], KernelError>) {
+        init(_ line: Result<RecordLog.Line, KernelError>) {
             do throws(KernelError) {
-                let found = try Block(parsing: try line.get())
-                block = found
-                if !found.isSignatureValid { error = found.signatureError }
+                let (line, place) = try line.get()
+                let block = try Block(parsing: line)
+                found = (block, place)
+                if !block.isSignatureValid { error = block.signatureError }
             } catch {
                 self.error = error
             }
@@ -70,11 +72,13 @@ extension ChainStore {
     private struct LogPieces {
         let log: RecordLog
         var offset: UInt64 = 0
-        var waiting: ArraySlice<Result<[UInt8], KernelError>> = []
+        var waiting: ArraySlice<Result<RecordLog.Line, KernelError>> = []
         var number = -1
         var failure: KernelError?
 
-        mutating func next() -> (number: Int, lines: ArraySlice<Result<[UInt8], KernelError>>)? {
+        mutating func next() -> (
+            number: Int, lines: ArraySlice<Result<RecordLog.Line, KernelError>>
+        )? {
             while waiting.count < 16, failure == nil {
                 do throws(KernelError) {
                     guard let lines = try log.next(&offset) else { break }
@@ -97,11 +101,13 @@ extension ChainStore {
     /// Checks links in the order of the log, whatever the order in which pieces were parsed.
     private struct Linker {
         var report = VerifyReport()
-        private var view: MemoryView
+        private let view: LogView
         private var waiting: [Int: [Checked]] = [:]
         private var next = 0
+        // Blocks, and what they depend on that was not here before them.
+        private var early: [(block: Digest, missing: Digest)] = []
 
-        init(store: ChainStore) { view = MemoryView(store: store) }
+        init(store: ChainStore, log: RecordLog) { view = LogView(store, log) }
 
         mutating func add(_ piece: [Checked], at number: Int) {
             waiting[number] = piece
@@ -113,7 +119,7 @@ extension ChainStore {
 
         private mutating func add(_ checked: Checked) {
             var error = checked.error
-            if let block = checked.block {
+            if let (block, place) = checked.found {
                 report.blocks += 1
                 report.chains[block.header.chainID, default: 0] += 1
                 let spec = view.store.specs[block.header.chainID]
@@ -123,26 +129,73 @@ extension ChainStore {
                 } catch let found {
                     error = error ?? found
                 }
+                for missing in block.header.dependsOn where error != nil && !view.has(missing) {
+                    early.append((block.hash, missing))
+                }
                 // A bad block is linked to all the same: those after it are not bad for that.
-                view.add(block, isLinear: spec?.shape == .linear)
+                view.add(block, place, isLinear: spec?.shape == .linear)
             }
-            if let error {
-                report.failures.append(
-                    .init(block: checked.block?.hash.description ?? "?", reason: error.message))
+            if let error { fail(checked.found?.block.hash.description ?? "?", error.message) }
+        }
+
+        private mutating func fail(_ block: String, _ reason: String) {
+            report.failures.append(.init(block: block, reason: reason))
+        }
+
+        /// The report, with what only the end of the log shows.
+        mutating func finish(_ index: ChainIndex) -> VerifyReport {
+            // Hash links allow a block before what it depends on in a log whose records changed places, and a cycle
+            // never: one that is claimed all the same is named.
+            var nodes: [(id: Digest, dependencies: [Digest])] = []
+            var open = early.map(\.block)
+            var seen = Set(open)
+            while let hash = open.popLast() {
+                guard let header = try? view.block(hash)?.header else { continue }
+                nodes.append((hash, header.dependsOn))
+                open += header.dependsOn.filter { seen.insert($0).inserted }
             }
+            if let cycle = ChainStore.cycle(among: nodes) { fail("?", cycle.message) }
+            for (block, late) in early where view.has(late) {
+                fail("\(block)", "block \(block) comes before \(late), on which it depends")
+            }
+            // The index remembers what a damaged log has lost.
+            if !report.failures.isEmpty || index.last.map({ !view.has($0) }) == true {
+                try? index.scan(.arrival, reverse: false) { hash throws(KernelError) in
+                    if !view.has(hash) {
+                        fail("\(hash)", "block \(hash) was acknowledged, and the log has lost it")
+                    }
+                    return true
+                }
+            }
+            return report
         }
     }
 
-    /// Blocks of the log as the rules see them, without the index.
-    private struct MemoryView: ChainView {
+    /// Blocks of the log as the rules see them, without the index: where they lie, and those of late.
+    private final class LogView: ChainView {
+        private let log: RecordLog
         let store: ChainStore
-        var blocks: [Digest: Block] = [:]
-        var heads: [String: Block] = [:]
-        var genesis: Digest?
-        var pact: GenesisPact?
+        private var places: [Digest: RecordLog.Place] = [:]
+        private var recent: [Digest: Block] = [:]
+        private var heads: [String: Block] = [:]
+        private(set) var genesis: Digest?
+        private(set) var pact: GenesisPact?
 
-        mutating func add(_ block: Block, isLinear: Bool) {
-            blocks[block.hash] = block
+        init(_ store: ChainStore, _ log: RecordLog) {
+            self.store = store
+            self.log = log
+        }
+
+        func has(_ hash: Digest) -> Bool { places[hash] != nil }
+
+        private func keep(_ block: Block) {
+            if recent.count >= 4096 { recent.removeAll(keepingCapacity: true) }
+            recent[block.hash] = block
+        }
+
+        func add(_ block: Block, _ place: RecordLog.Place, isLinear: Bool) {
+            places[block.hash] = place
+            keep(block)
             if isLinear { heads[block.header.chainID] = block }
             guard genesis == nil else { return }
             genesis = block.hash
@@ -154,7 +207,34 @@ extension ChainStore {
             return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
         }
         func head(of chain: String) throws(KernelError) -> Block? { heads[chain] }
-        func block(_ hash: Digest) throws(KernelError) -> Block? { blocks[hash] }
+        func block(_ hash: Digest) throws(KernelError) -> Block? {
+            if let block = recent[hash] { return block }
+            guard let place = places[hash] else { return nil }
+            let block = try Block(parsing: try log.line(place))
+            keep(block)
+            return block
+        }
+    }
+
+    /// One block for each payload and each claim about it (size, root, leaves), in order of arrival.
+    ///
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    public func blocksWithPayloads() throws(KernelError) -> [Digest] {
+        struct Claim: Hashable {
+            let payload: Digest, size: Int64, root: Digest?, layout: LeafLayout?
+        }
+        var seen: Set<Claim> = []
+        var found: [Digest] = []
+        try scan(.arrival) { block throws(KernelError) in
+            let header = block.header
+            guard let payload = header.payloadHash else { return true }
+            let claim = Claim(
+                payload: payload, size: header.payloadSize, root: header.merkleRoot,
+                layout: try? LeafLayout(header))
+            if seen.insert(claim).inserted { found.append(block.hash) }
+            return true
+        }
+        return found
     }
 
     /// Checks the payload of every block: that it is there with its signed size, or that every byte is what was signed.
@@ -171,17 +251,12 @@ extension ChainStore {
         guard part.of >= 1, (1...part.of).contains(part.n) else {
             throw KernelError(.limit, "there is no part \(part.n) of \(part.of)")
         }
-        var seen: Set<Digest> = []
-        var blocks: [Block] = []
-        try scan(.arrival) { block throws(KernelError) in
-            if let payload = block.header.payloadHash, seen.insert(payload).inserted {
-                if seen.count % part.of == part.n % part.of { blocks.append(block) }
-            }
-            return true
-        }
-        var report = CheckReport(payloads: blocks.count)
+        let hashes = try blocksWithPayloads().enumerated()
+            .filter { ($0.offset + 1) % part.of == part.n % part.of }.map(\.element)
+        var report = CheckReport(payloads: hashes.count)
         let threads = ProcessInfo.processInfo.activeProcessorCount
-        for (i, block) in blocks.enumerated() {
+        for (i, hash) in hashes.enumerated() {
+            guard let block = try block(hash) else { continue }
             do throws(KernelError) {
                 let payload = try map(block, mode: .touch)
                 if readData {
@@ -199,7 +274,7 @@ extension ChainStore {
                 report.failures.append(error.message)
             }
             report.bytes += Int(block.header.payloadSize)
-            onProgress(i + 1, blocks.count, report.bytes)
+            onProgress(i + 1, hashes.count, report.bytes)
         }
         return report
     }

@@ -11,8 +11,6 @@ public final class ChainStore: @unchecked Sendable {
     public let payloads: PayloadStore
     /// The chains that this store knows.
     public let specs: [String: ChainSpec]
-    private let home: URL
-    private let disk: Disk
     private let remembered: (any CheckMemory)?
     private let lock = NSCondition()
     private var log: RecordLog
@@ -23,7 +21,7 @@ public final class ChainStore: @unchecked Sendable {
     private var pact: GenesisPact?
     // Blocks that are validated but not yet indexed.
     private var pending: [Digest: Block] = [:]
-    private var queue: [(blocks: [Block], ticket: Int)] = []
+    private var queue: [(blocks: [(block: Block, line: [UInt8])], ticket: Int)] = []
     private var nextTicket = 0
     private var durable = 0
     private var isCommitting = false
@@ -36,53 +34,81 @@ public final class ChainStore: @unchecked Sendable {
     /// The caller holds the home.
     ///
     /// - Parameters:
-    ///   - rebuild: drop the index and build it from the log.
+    ///   - rebuild: build the index from the log, and put it in the old one's place if that succeeds.
     ///   - remembered: checks of payload files that mode `remember` relies on; without it the mode is as `touch`.
     /// - Throws: ``KernelError`` with code `integrity` for damage that is no torn tail, `io`.
     public init(
         home: URL, specs: [ChainSpec] = [.a, .b], disk: Disk = .real, rebuild: Bool = false,
         remembered: (any CheckMemory)? = nil
     ) throws(KernelError) {
-        self.home = home
-        self.disk = disk
         self.specs = Dictionary(uniqueKeysWithValues: specs.map { ($0.id, $0) })
         self.remembered = remembered
         let logFolder = home.appendingPathComponent("log").path
         try disk.makeFolder(logFolder)
         payloads = try PayloadStore(folder: home.appendingPathComponent("payloads"), disk: disk)
-        log = try RecordLog(path: logFolder + "/records.log", folder: logFolder, disk: disk)
+        log = try RecordLog(folder: logFolder, disk: disk)
         let indexPath = home.appendingPathComponent("index").path
-        if rebuild { try? FileManager.default.removeItem(atPath: indexPath) }
         var notes: [String] = []
+        var rebuilds = rebuild
         do throws(KernelError) {
             index = try ChainIndex(path: indexPath)
         } catch  where error.code == .integrity {
             // Nothing in the index is not also in the log.
-            try? FileManager.default.removeItem(atPath: indexPath)
-            index = try ChainIndex(path: indexPath)
+            index = ChainIndex()
+            rebuilds = true
             notes.append("the index was damaged and has been rebuilt from the log")
         }
-        try checkIndexFitsLog()
+        // An index is written after its records were durable: rebuilding it must not take them for torn.
+        let held = index.indexedBytes
+        guard held <= log.size else {
+            throw KernelError(
+                .integrity,
+                "\(log.path) ends at byte \(log.size), and the index holds blocks up to byte \(held)",
+                hint:
+                    "restore the log from a copy of this home; if there is none as long, remove \(indexPath): the blocks between are lost then"
+            )
+        }
+        if rebuilds {
+            index.close()
+            index = try ChainIndex.beside(indexPath)
+        } else {
+            try checkIndexFitsLog()
+        }
         var found: [(block: Block, line: [UInt8], place: RecordLog.Place)] = []
-        let cut = try log.recover(from: index.indexedBytes) { (lines, end) throws(KernelError) in
+        let cut = try log.recover(from: index.indexedBytes, held: held) {
+            (lines, end) throws(KernelError) in
             for (line, place) in lines { found.append((try Block(parsing: line), line, place)) }
             guard found.count >= 4096 else { return }
             try index.add(found, end: end)
             found.removeAll(keepingCapacity: true)
         }
         if !found.isEmpty { try index.add(found, end: log.end) }
+        if rebuilds { try index.replace(indexPath, disk: disk) }
         try loadHeads()
-        if cut > 0 {
-            // Their payloads stay for this once: the bytes that were cut may have named them.
-            notes.append(
-                "\(cut) bytes after byte \(log.end) of the log are no whole record, as a process that ends while writing leaves them: they were cut, and kept in \(log.path).cut-\(log.end)"
-            )
-        } else {
-            let known = index
-            let removed = payloads.removeOrphans { (try? known.knows(payload: $0)) ?? true }
-            if removed > 0 { notes.append("\(removed) files that no block names were removed") }
+        if let cut { notes.append(cut) }
+        // What was cut off may have named payloads, and may have been damaged and not torn.
+        let known = index, keepsAll = log.hasCuts
+        let removed = payloads.removeOrphans {
+            keepsAll || (try? known.knows(payload: $0)) ?? true
         }
+        if removed > 0 { notes.append("\(removed) files that no block names were removed") }
         repairs = notes
+    }
+
+    /// Opens the log alone, for ``verify()`` in a home that does not open otherwise: nothing in it is changed, and
+    /// nothing can be appended.
+    ///
+    /// - Throws: ``KernelError`` with code `io` if the log cannot be read.
+    public init(reading home: URL, specs: [ChainSpec] = [.a, .b]) throws(KernelError) {
+        self.specs = Dictionary(uniqueKeysWithValues: specs.map { ($0.id, $0) })
+        remembered = nil
+        payloads = try PayloadStore(folder: home.appendingPathComponent("payloads"))
+        let folder = home.appendingPathComponent("log").path
+        log = try RecordLog(folder: folder, disk: .real, reading: true)
+        // It names what the log has lost; where it is damaged too, the log has to do.
+        index =
+            (try? ChainIndex(path: home.appendingPathComponent("index").path)) ?? ChainIndex()
+        failure = KernelError(.io, "the home was opened to read its log alone")
     }
 
     /// Closes the log.
@@ -106,7 +132,7 @@ public final class ChainStore: @unchecked Sendable {
         }
         throw KernelError(
             .integrity, "the index ends at byte \(index.indexedBytes) of another log",
-            hint: "run `blyan chain reindex`")
+            hint: "run `blyan chain reindex`: it changes nothing unless the whole log can be read")
     }
 
     private func loadHeads() throws(KernelError) {
@@ -140,15 +166,13 @@ public final class ChainStore: @unchecked Sendable {
         KernelError(
             .integrity,
             "block \(hash) is damaged: bytes \(place.offset)..<\(place.offset + UInt64(place.length)) of \(log.path) are not what was written",
-            hint:
-                "restore the log from a copy of this home; `blyan chain verify` lists all damage, `blyan chain reindex` takes the log as it is"
-        )
+            hint: RecordLog.hint)
     }
 }
 
 extension ChainStore {
-    /// The log as far as it is durable, for reading beside appends.
-    var durableLog: RecordLog { lock.withLock { log } }
+    /// The log as far as it is durable, for reading beside appends, and its index.
+    var readable: (log: RecordLog, index: ChainIndex) { lock.withLock { (log, index) } }
 
     /// Blocks that the index holds.
     ///
@@ -185,15 +209,19 @@ extension ChainStore {
     /// - Throws: ``KernelError`` with code `integrity` or `rule` naming the block; `io` if the record cannot be made
     ///   durable: then no further append is accepted.
     public func append(_ blocks: [Block]) throws(KernelError) {
-        if case .cycle(let path) = DependencyGraph.order(
-            blocks.map { ($0.hash, $0.header.dependsOn) })
-        {
-            throw KernelError(
-                .rule,
-                "blocks depend on one another in a cycle: "
-                    + path.map { $0.description }.joined(separator: " → "))
+        if let cycle = Self.cycle(among: blocks.map { ($0.hash, $0.header.dependsOn) }) {
+            throw cycle
         }
         try checkSignatures(blocks)
+        let lines = blocks.map(\.line)
+        // Before anything is admitted: what waits to be written must be possible to write.
+        let size = lines.reduce(0) { $0 + $1.count + 1 }
+        guard size <= RecordLog.batchLimit else {
+            throw KernelError(
+                .limit,
+                "\(blocks.count) blocks of \(size) bytes exceed one record's \(RecordLog.batchLimit) bytes",
+                hint: "append them in smaller batches")
+        }
         lock.lock()
         defer { lock.unlock() }
         if let failure { throw failure }
@@ -202,7 +230,7 @@ extension ChainStore {
         let fresh = try admit(blocks)
         guard !fresh.isEmpty || isShared else { return }
         if !fresh.isEmpty {
-            queue.append((fresh, nextTicket))
+            queue.append((fresh.map { (blocks[$0], lines[$0]) }, nextTicket))
             nextTicket += 1
         }
         let ticket = nextTicket - 1
@@ -225,15 +253,19 @@ extension ChainStore {
 
     private func checkSignatures(_ blocks: [Block]) throws(KernelError) {
         let bad = Mutex<Int?>(nil)
-        @Sendable func check(_ i: Int) {
+        DispatchQueue.concurrentPerform(iterations: blocks.count) { i in
             if !blocks[i].isSignatureValid { bad.withLock { $0 = min($0 ?? i, i) } }
         }
-        if blocks.count > 8 {
-            DispatchQueue.concurrentPerform(iterations: blocks.count) { check($0) }
-        } else {
-            for i in blocks.indices { check(i) }
-        }
         if let i = bad.withLock({ $0 }) { throw blocks[i].signatureError }
+    }
+
+    /// What is wrong with ids that claim to depend on one another in a cycle, or nil.
+    package static func cycle(among nodes: [(id: Digest, dependencies: [Digest])]) -> KernelError? {
+        guard case .cycle(let path) = DependencyGraph.order(nodes) else { return nil }
+        return KernelError(
+            .rule,
+            "blocks depend on one another in a cycle: "
+                + path.map { $0.description }.joined(separator: " → "))
     }
 
     static func unknownChain(_ block: Block) -> KernelError {
@@ -241,10 +273,11 @@ extension ChainStore {
             .rule, "block \(block.hash) is on the unknown chain \"\(block.header.chainID)\"")
     }
 
-    private func admit(_ blocks: [Block]) throws(KernelError) -> [Block] {
+    /// The positions of those that do not stand yet, which are pending from now on.
+    private func admit(_ blocks: [Block]) throws(KernelError) -> [Int] {
         var view = View(store: self, heads: heads, genesis: genesisHash, pact: pact)
-        var fresh: [Block] = []
-        for block in blocks {
+        var fresh: [Int] = []
+        for (i, block) in blocks.enumerated() {
             if try view.block(block.hash) != nil { continue }
             let header = block.header
             guard let spec = specs[header.chainID] else { throw Self.unknownChain(block) }
@@ -261,12 +294,12 @@ extension ChainStore {
                 view.genesis = block.hash
                 view.pact = try GenesisPact(of: block, in: view)
             }
-            fresh.append(block)
+            fresh.append(i)
         }
         heads = view.heads
         genesisHash = view.genesis
         pact = view.pact
-        for block in fresh { pending[block.hash] = block }
+        for i in fresh { pending[blocks[i].hash] = blocks[i] }
         return fresh
     }
 
@@ -282,15 +315,15 @@ extension ChainStore {
         var writer = log
         lock.unlock()
         var outcome: KernelError?
-        do throws(KernelError) {
-            for (blocks, _) in group {
-                let lines = blocks.map(\.line)
-                let record = try RecordLog.record(lines, at: writer.end + UInt64(bytes.count))
-                bytes.append(contentsOf: record.bytes)
-                for (i, block) in blocks.enumerated() {
-                    placed.append((block, lines[i], record.places[i]))
-                }
+        for (blocks, _) in group {
+            let record = RecordLog.record(
+                blocks.map(\.line), at: writer.end + UInt64(bytes.count))
+            bytes.append(contentsOf: record.bytes)
+            for ((block, line), place) in zip(blocks, record.places) {
+                placed.append((block, line, place))
             }
+        }
+        do throws(KernelError) {
             try writer.commit(bytes)
         } catch {
             outcome = error
@@ -334,17 +367,6 @@ extension ChainStore {
         case type(chain: String, String)
         /// Blocks whose payload has a type.
         case payloadType(String)
-
-        var order: ChainIndex.Order {
-            switch self {
-            case .arrival: .arrival
-            case .chain(let id, let from): .chain(id, from: from)
-            case .expert(let name): .expert(name)
-            case .dependents(let hash): .dependents(hash)
-            case .type(let chain, let type): .type(chain: chain, type)
-            case .payloadType(let type): .payloadType(type)
-            }
-        }
     }
 
     /// The genesis block's hash: the network's identity; nil in an empty home.
@@ -369,7 +391,7 @@ extension ChainStore {
         _ query: Query, reverse: Bool = false, _ body: (Block) throws(KernelError) -> Bool
     ) throws(KernelError) {
         let index = lock.withLock { self.index }
-        try index.scan(query.order, reverse: reverse) { hash throws(KernelError) in
+        try index.scan(query, reverse: reverse) { hash throws(KernelError) in
             guard let block = try block(hash) else {
                 throw KernelError(
                     .integrity, "the index names block \(hash), which the log does not hold",

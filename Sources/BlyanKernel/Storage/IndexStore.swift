@@ -98,6 +98,13 @@ internal import Foundation
         try unsafe check(message)
     }
 
+    /// Makes what was written durable; while nobody else writes.
+    func sync() throws(KernelError) {
+        unsafe leveldb_writeoptions_set_sync(writing, 1)
+        defer { unsafe leveldb_writeoptions_set_sync(writing, 0) }
+        try put([])
+    }
+
     /// Calls `body` for keys in [from, to) in order, or in falling order, until it answers false.
     func scan(
         from: [UInt8], to: [UInt8], reverse: Bool = false,

@@ -71,7 +71,7 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
             unsafe base = nil
         }
         blyan_fault_install()
-        slot = unsafe blyan_fault_register(base, size)
+        slot = size > 0 ? unsafe blyan_fault_register(base, size) : -1
         self.size = size
         self.root = root
         self.layout = layout
@@ -83,7 +83,7 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
         remaining = Atomic(layout.count)
         unsafe done = .allocate(capacity: max(1, layout.count))
         for i in 0..<layout.count { unsafe (done + i).initialize(to: Atomic(0)) }
-        guard slot >= 0 else {
+        guard slot >= 0 || size == 0 else {
             throw KernelError(.limit, "more than \(BLYAN_FAULT_SLOTS) payloads are mapped at once")
         }
     }
@@ -150,7 +150,7 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
 
     private func verify(_ range: Range<UInt64>) throws(KernelError) {
         guard !range.isEmpty, range.lowerBound < layout.covered else {
-            // Bytes after the leaves are leaf hashes; they are checked against the root before they are used.
+            // Bytes after the leaves are leaf hashes, compared with the root here, and the few that a layout may leave.
             if !range.isEmpty { _ = try hashes() }
             return
         }

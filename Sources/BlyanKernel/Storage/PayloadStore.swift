@@ -208,7 +208,8 @@ public final class PayloadWriter {
     /// Makes the payload durable under its hash.
     ///
     /// - Parameter leafHashesAt: where the leaf hashes were written after the covered bytes; nil if they were not.
-    /// - Throws: ``KernelError`` with code `io`; `malformed` if `leafHashesAt` cannot be.
+    /// - Throws: ``KernelError`` with code `io`; `malformed` if `leafHashesAt` cannot be, or if more bytes are neither
+    ///   covered nor leaf hashes than ``LeafLayout/uncoveredLimit``.
     public func finish(leafHashesAt: UInt64? = nil) throws(KernelError) -> StoredPayload {
         let leaves = closeLeaves()
         let covered = closed?.covered ?? size
@@ -218,7 +219,9 @@ public final class PayloadWriter {
                 payloadSize: size)
         else {
             throw KernelError(
-                .malformed, "leaf hashes cannot lie at \(leafHashesAt ?? 0) of \(size) bytes")
+                .malformed,
+                "of \(size) bytes \(covered) are covered and leaf hashes lie at \(leafHashesAt.map(String.init) ?? "no byte"): they must fit, and leave at most \(LeafLayout.uncoveredLimit) bytes"
+            )
         }
         try flush()
         try store.disk.sync(descriptor, path: path)

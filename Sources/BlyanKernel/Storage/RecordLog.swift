@@ -11,35 +11,50 @@ struct RecordLog {
         let length: Int
     }
 
+    /// A line without its line feed, and where it lies.
+    typealias Line = (line: [UInt8], place: Place)
+
     private static let magic = Array("BLR1".utf8)
     private static let headSize: UInt64 = 24
-    /// Bytes of a record's body.
+    /// Bytes of a record's body that a reader takes.
     private static let bodyLimit = 1 << 30
+    /// Bytes of a record's body that is written.
+    static let batchLimit = 1 << 26
+
+    /// What helps against damage, and all that does.
+    static let hint =
+        "restore the log from a copy of this home; `blyan chain verify` lists what is lost without one"
 
     let path: String
+    private let folder: String
     private let disk: Disk
     private let descriptor: Int32
     /// Bytes of whole records.
     private(set) var end: UInt64 = 0
 
-    /// Opens the log, made if absent.
-    init(path: String, folder: String, disk: Disk) throws(KernelError) {
-        self.path = path
+    /// Opens the log in a folder, made if absent, or as it lies there, to be read.
+    init(folder: String, disk: Disk, reading: Bool = false) throws(KernelError) {
+        self.folder = folder
         self.disk = disk
-        let isNew = Disk.size(of: path) == nil
-        descriptor = try disk.open(path, O_RDWR | O_CREAT | O_APPEND)
-        if isNew {
-            try disk.sync(descriptor, path: path)
-            try disk.sync(folder: folder)
-        }
+        path = folder + "/records.log"
+        descriptor = try disk.open(path, reading ? O_RDONLY : O_RDWR | O_CREAT | O_APPEND)
+        // Synced also if the file was there: whoever made it may have ended before its name was durable.
+        if reading { end = size } else { try disk.sync(folder: folder) }
+    }
+
+    /// Bytes of the file.
+    var size: UInt64 { Disk.size(of: path) ?? 0 }
+
+    /// Whether something that was cut off is kept beside the log.
+    var hasCuts: Bool {
+        let names = try? FileManager.default.contentsOfDirectory(atPath: folder)
+        return names?.contains { $0.hasPrefix("records.log.cut-") } ?? true
     }
 
     func close() { Foundation.close(descriptor) }
 
     /// One record for these lines, and where each will lie if it is written at `offset`.
-    static func record(_ lines: [[UInt8]], at offset: UInt64) throws(KernelError) -> (
-        bytes: [UInt8], places: [Place]
-    ) {
+    static func record(_ lines: [[UInt8]], at offset: UInt64) -> (bytes: [UInt8], places: [Place]) {
         var body: [UInt8] = []
         body.reserveCapacity(lines.reduce(0) { $0 + $1.count + 1 })
         var places: [Place] = []
@@ -47,9 +62,6 @@ struct RecordLog {
             places.append(Place(offset: offset + headSize + UInt64(body.count), length: line.count))
             body.append(contentsOf: line)
             body.append(10)
-        }
-        guard body.count <= bodyLimit else {
-            throw KernelError(.limit, "a record of \(body.count) bytes exceeds \(bodyLimit)")
         }
         var bytes = magic
         bytes.reserveCapacity(body.count + Int(headSize))
@@ -89,10 +101,7 @@ struct RecordLog {
             guard count > 0 else {
                 throw KernelError(
                     count == 0 ? .integrity : .io,
-                    "cannot read \(length) bytes at \(offset) of \(path)",
-                    hint:
-                        "restore the log from a copy of this home; `blyan chain reindex` takes the log as it is"
-                )
+                    "cannot read \(length) bytes at \(offset) of \(path)", hint: Self.hint)
             }
             done += count
         }
@@ -101,36 +110,37 @@ struct RecordLog {
 
     /// Calls `body` with the lines of each whole record from `start` on, and cuts a torn tail.
     ///
-    /// - Returns: Bytes that were cut off; they are kept beside the log, in case they were damaged and not torn.
+    /// - Parameter held: bytes that are known to have been durable: what is wrong in them is not torn.
+    /// - Returns: A sentence about what was cut off; it is kept beside the log, in case it was damaged and not torn.
     /// - Throws: ``KernelError`` with code `integrity` naming record and offset if whole records follow the damage, so
     ///   that it is no torn tail; what `body` throws.
     mutating func recover(
-        from start: UInt64,
-        _ body: (_ lines: [(line: [UInt8], place: Place)], _ end: UInt64) throws(KernelError) ->
-            Void
-    ) throws(KernelError) -> UInt64 {
-        let size = Disk.size(of: path) ?? 0
+        from start: UInt64, held: UInt64,
+        _ body: (_ lines: [Line], _ end: UInt64) throws(KernelError) -> Void
+    ) throws(KernelError) -> String? {
+        let size = size
         end = start
         while end < size {
             guard let record = try whole(at: end, size: size) else {
-                guard try nextRecord(after: end, size: size) == nil else { throw damaged(end) }
-                try cut(size)
-                return size - end
+                guard end >= held, try nextRecord(after: end, size: size) == nil else {
+                    throw damaged(end)
+                }
+                return try cut(size)
             }
             try body(record.lines, record.end)
             end = record.end
         }
-        return 0
+        return nil
     }
 
     /// The lines of the whole record at `offset`, which moves behind it; nil at the end of what is durable.
     ///
     /// - Throws: ``KernelError`` with code `integrity` for damage, `offset` then being at the next whole record.
-    func next(_ offset: inout UInt64) throws(KernelError) -> [[UInt8]]? {
+    func next(_ offset: inout UInt64) throws(KernelError) -> [Line]? {
         guard offset < end else { return nil }
         if let record = try whole(at: offset, size: end) {
             offset = record.end
-            return record.lines.map(\.line)
+            return record.lines
         }
         let start = offset
         offset = try nextRecord(after: start, size: end) ?? end
@@ -139,30 +149,35 @@ struct RecordLog {
 
     private func damaged(_ offset: UInt64) -> KernelError {
         KernelError(
-            .integrity, "the record at byte \(offset) of \(path) is damaged",
-            hint:
-                "`blyan chain verify` lists what is lost; restore the log from a copy of this home")
+            .integrity, "the record at byte \(offset) of \(path) is damaged", hint: Self.hint)
     }
 
-    /// Cuts what follows `end`, a copy of it made durable first.
-    private func cut(_ size: UInt64) throws(KernelError) {
-        let kept = "\(path).cut-\(end)"
-        let copy = try disk.open(kept, O_WRONLY | O_CREAT | O_TRUNC)
+    /// Cuts what follows `end`, a copy of it made durable first; an earlier one is kept too.
+    private func cut(_ size: UInt64) throws(KernelError) -> String {
+        var (kept, copies) = ("\(path).cut-\(end)", 1)
+        while Disk.size(of: kept) != nil {
+            copies += 1
+            kept = "\(path).cut-\(end)-\(copies)"
+        }
+        let copy = try disk.open(kept, O_WRONLY | O_CREAT | O_EXCL)
         defer { Foundation.close(copy) }
         try unsafe read(end, Int(size - end)).withRawBytes { (all) throws(KernelError) in
             try unsafe disk.write(all, to: copy, path: kept)
         }
         try disk.sync(copy, path: kept)
+        try disk.sync(folder: folder)
         guard ftruncate(descriptor, off_t(end)) == 0 else {
             let reason = unsafe String(cString: strerror(errno))
             throw KernelError(.io, "cannot cut \(path) at byte \(end): \(reason)")
         }
         try disk.sync(descriptor, path: path)
+        return
+            "the last \(size - end) bytes of the log, from byte \(end) on, are no whole record, as a process that ends while writing leaves them: they were cut, and kept in \(kept); until that file is removed, so are payloads that no block names"
     }
 
     /// The record at an offset, or nil if it is torn or damaged.
     private func whole(at offset: UInt64, size: UInt64) throws(KernelError) -> (
-        lines: [(line: [UInt8], place: Place)], end: UInt64
+        lines: [Line], end: UInt64
     )? {
         guard size - offset >= Self.headSize else { return nil }
         let head = try read(offset, Int(Self.headSize))
@@ -174,7 +189,7 @@ struct RecordLog {
         guard SHA256.hash(body).bytes.starts(with: head[8..<24]), body.last == 10 else {
             return nil
         }
-        var lines: [(line: [UInt8], place: Place)] = []
+        var lines: [Line] = []
         var start = 0
         while let feed = body[start...].firstIndex(of: 10) {
             let place = Place(offset: offset + Self.headSize + UInt64(start), length: feed - start)

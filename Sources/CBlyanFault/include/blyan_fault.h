@@ -15,7 +15,7 @@
 
 /** Installs the handler for the process, once. 0, or an errno. [any-thread] */
 int32_t blyan_fault_install(void);
-/** Registers a mapping; returns its slot, or -1 if all are taken. [any-thread] */
+/** Registers a mapping; returns its slot, or -1 if all are taken or the mapping is empty. [any-thread] */
 int32_t blyan_fault_register(const void *address, uint64_t size);
 /** Releases a slot; call before unmapping. [any-thread] */
 void blyan_fault_release(int32_t slot);

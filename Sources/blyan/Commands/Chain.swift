@@ -22,10 +22,21 @@ struct ChainVerify: NodeCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
-    func run(_ node: Node, _ console: Console) throws {
+    func run(_ node: Node, _ console: Console) throws { try verify(node.store, console) }
+
+    /// A damaged log can be reported on although the home does not open.
+    func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws {
+        guard [.integrity, .malformed, .limit].contains(reason.code) else { throw reason }
+        let lock = try HomeLock(home: home)
+        defer { withExtendedLifetime(lock) {} }
+        console.note("blyan: the home does not open: \(reason)")
+        try verify(ChainStore(reading: home), console)
+    }
+
+    private func verify(_ store: ChainStore, _ console: Console) throws {
         let clock = ContinuousClock()
         let start = clock.now
-        let report = try node.store.verify()
+        let report = try store.verify()
         let seconds = (clock.now - start).seconds
         if json {
             struct Failure: Encodable { let block, reason: String }
@@ -105,7 +116,9 @@ struct ChainLog: NodeCommand {
 struct ChainReindex: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "reindex",
-        abstract: "Build the index again from the log; also when its folder is gone or damaged.")
+        abstract: "Build the index again from the log; also when its folder is gone or damaged.",
+        discussion:
+            "The old index is replaced when the new one is whole, and not if the log is damaged.")
 
     @OptionGroup var home: HomeOptions
 

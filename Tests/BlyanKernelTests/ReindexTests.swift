@@ -1,0 +1,274 @@
+import BlyanKernel
+import Foundation
+import Synchronization
+import Testing
+
+/// Building the index again never makes a home worse, and a damaged log can always be reported on.
+@Suite struct ReindexTests {
+    /// A home of seven records that is closed, and its files.
+    private struct Closed {
+        let home = try? TemporaryHome()
+        let blocks: [Block]
+        let bytes: Data
+        let payloads: Set<String>
+        // Where each record begins.
+        let starts: [Int]
+
+        var url: URL { home?.url ?? URL(fileURLWithPath: "/nowhere") }
+        var log: URL { url.appendingPathComponent("log/records.log") }
+        var index: URL { url.appendingPathComponent("index") }
+
+        init() throws {
+            let url = try #require(home).url
+            let log = url.appendingPathComponent("log/records.log")
+            let store = try ChainStore(home: url)
+            var blocks: [Block] = []
+            var starts: [Int] = []
+            let maker = try ChainMaker(store)
+            for i in 0..<7 {
+                starts.append(try Data(contentsOf: log).count)
+                blocks.append(try maker.document(i == 0 ? "genesis" : "meta", "{\"number\":\(i)}"))
+                try store.append(Array(blocks.suffix(1)))
+            }
+            store.close()
+            self.blocks = blocks
+            self.starts = starts
+            bytes = try Data(contentsOf: log)
+            payloads = try payloadFiles(url)
+        }
+
+        /// The log with one bit of a record's body flipped.
+        func flip(record: Int) throws {
+            var damaged = bytes
+            damaged[starts[record] + 100] ^= 4
+            try damaged.write(to: log)
+        }
+
+        func cuts() throws -> [String] {
+            try FileManager.default.contentsOfDirectory(
+                atPath: log.deletingLastPathComponent().path
+            )
+            .filter { $0.contains(".cut-") }
+        }
+
+        /// With the log as it was, everything is there.
+        func checkThatNothingIsLost() throws {
+            try bytes.write(to: log)
+            let store = try ChainStore(home: url)
+            defer { store.close() }
+            #expect(try store.blocks(.arrival) == blocks)
+            #expect(try store.verify().failures.isEmpty)
+            #expect(try store.check(readData: true).failures.isEmpty)
+            #expect(try payloadFiles(url) == payloads)
+        }
+    }
+
+    @Test(arguments: [3, 6]) func reindexKeepsWhatTheIndexKnowsWasDurable(record: Int) throws {
+        let home = try Closed()
+        try home.flip(record: record)
+        let damaged = try Data(contentsOf: home.log)
+        for _ in 0..<2 {
+            let error = #expect(throws: KernelError.self) {
+                try ChainStore(home: home.url, rebuild: true)
+            }
+            #expect(error?.code == .integrity)
+            #expect(error?.message.contains("byte \(home.starts[record])") == true)
+            #expect(error?.hint?.contains("restore the log") == true)
+            #expect(error?.hint?.contains("chain verify") == true)
+            #expect(try Data(contentsOf: home.log) == damaged)
+            #expect(try home.cuts().isEmpty)
+        }
+        // The old index still serves what the log still holds.
+        if record == 3 {
+            let store = try ChainStore(home: home.url)
+            #expect(try store.block(home.blocks[5].hash) == home.blocks[5])
+            store.close()
+        }
+        try home.checkThatNothingIsLost()
+    }
+
+    /// Whether the home opens or not, with an index and without: the record and the block in it are named.
+    @Test(arguments: [0, 3, 6], [true, false])
+    func aDamagedLogIsReportedOn(record: Int, keepsIndex: Bool) throws {
+        let home = try Closed()
+        try home.flip(record: record)
+        if !keepsIndex { try FileManager.default.removeItem(at: home.index) }
+        let before = try Data(contentsOf: home.log)
+        let report = try ChainStore(reading: home.url).verify()
+        #expect(report.blocks == 6)
+        #expect(report.failures.contains { $0.reason.contains("byte \(home.starts[record])") })
+        let lost = "\(home.blocks[record].hash)"
+        if keepsIndex { #expect(report.failures.contains { $0.block == lost }) }
+        #expect(try Data(contentsOf: home.log) == before)
+        #expect(throws: KernelError.self) {
+            try ChainStore(reading: home.url).append([home.blocks[record]])
+        }
+        try home.checkThatNothingIsLost()
+    }
+
+    /// Without an index a flipped bit of the last record looks like a torn tail: what is cut can be put back.
+    @Test func whatWasCutCanBePutBackWithItsPayloads() throws {
+        let home = try Closed()
+        try home.flip(record: 6)
+        try FileManager.default.removeItem(at: home.index)
+        for round in 0..<3 {
+            let store = try ChainStore(home: home.url)
+            #expect(try store.blocks(.arrival).count == 6)
+            #expect(store.repairs.isEmpty == (round > 0))
+            store.close()
+        }
+        #expect(try home.cuts() == ["records.log.cut-\(home.starts[6])"])
+        try home.checkThatNothingIsLost()
+        // The same again: the first copy is kept.
+        try home.flip(record: 6)
+        try FileManager.default.removeItem(at: home.index)
+        try ChainStore(home: home.url).close()
+        #expect(try home.cuts().count == 2)
+        // Only whoever removes what was cut lets go of its payloads.
+        for cut in try home.cuts() {
+            try FileManager.default.removeItem(
+                at: home.log.deletingLastPathComponent().appendingPathComponent(cut))
+        }
+        let store = try ChainStore(home: home.url)
+        #expect(store.repairs.count == 1)
+        #expect(try payloadFiles(home.url).count == 6)
+        store.close()
+    }
+
+    @Test func aLogThatIsShorterThanItsIndexIsRefused() throws {
+        let home = try Closed()
+        try home.bytes.prefix(home.starts[5]).write(to: home.log)
+        for rebuild in [false, true] {
+            let error = #expect(throws: KernelError.self) {
+                try ChainStore(home: home.url, rebuild: rebuild)
+            }
+            #expect(error?.message.contains("byte \(home.bytes.count)") == true)
+            #expect(error?.hint?.contains(home.index.path) == true)
+        }
+        let report = try ChainStore(reading: home.url).verify()
+        #expect(report.failures.map(\.block) == home.blocks[5...].map { "\($0.hash)" })
+        try home.checkThatNothingIsLost()
+    }
+
+    /// A kill between the two renames of the swap, and after them.
+    @Test func aHalfSwappedIndexIsStillAnIndex() throws {
+        let home = try Closed()
+        let old = home.url.appendingPathComponent("index.old")
+        let new = home.url.appendingPathComponent("index.new")
+        let manager = FileManager.default
+        try manager.copyItem(at: home.index, to: new)
+        try manager.moveItem(at: home.index, to: old)
+        try home.flip(record: 6)
+        // It still knows how much of the log was durable.
+        #expect(throws: KernelError.self) { try ChainStore(home: home.url, rebuild: true) }
+        #expect(try home.cuts().isEmpty)
+        try home.checkThatNothingIsLost()
+        try manager.copyItem(at: home.index, to: old)
+        try ChainStore(home: home.url, rebuild: true).close()
+        #expect(!manager.fileExists(atPath: old.path))
+        #expect(!manager.fileExists(atPath: new.path))
+        try home.checkThatNothingIsLost()
+    }
+
+    /// A disk that notes what is synced, in order.
+    private final class Notes: Sendable {
+        let synced = Mutex<[String]>([])
+        var disk: Disk {
+            Disk { [self] call, path in
+                if call == .sync {
+                    synced.withLock { $0.append(String(path.split(separator: "/").last ?? "")) }
+                }
+                return nil
+            }
+        }
+    }
+
+    /// Whoever made the log may have been killed before its name was durable.
+    @Test func theLogsNameIsMadeDurableAtEveryOpening() throws {
+        let home = try TemporaryHome()
+        let failing = Disk { call, path in
+            call == .sync && path.hasSuffix("/log") ? EIO : nil
+        }
+        #expect(throws: KernelError.self) { try ChainStore(home: home.url, disk: failing) }
+        let notes = Notes()
+        try ChainStore(home: home.url, disk: notes.disk).close()
+        #expect(notes.synced.withLock { $0.contains("log") })
+    }
+
+    @Test func whatIsCutIsDurableBeforeItIsCut() throws {
+        let home = try Closed()
+        try (home.bytes + [1, 2, 3]).write(to: home.log)
+        let notes = Notes()
+        try ChainStore(home: home.url, disk: notes.disk).close()
+        let name = "records.log.cut-\(home.bytes.count)"
+        let order = notes.synced.withLock { $0 }.suffix(3)
+        #expect(Array(order) == [name, "log", "records.log"])
+    }
+
+    /// Records that changed places: hash links show it.
+    @Test func aBlockBeforeWhatItDependsOnIsNamed() throws {
+        let home = try TemporaryHome()
+        let log = home.url.appendingPathComponent("log/records.log")
+        let store = try ChainStore(home: home.url)
+        let maker = try ChainMaker(store)
+        let genesis = try maker.document("genesis", "{}")
+        let meta = try maker.document("meta", "{}", after: genesis)
+        try store.append([genesis, meta])
+        let first = try maker.parameters("norm", [1], model: meta.hash, genesis: genesis.hash)
+        var header = first.header
+        header.index = 1
+        header.previous = first.hash
+        header.dependsOn.append(first.hash)
+        let second = try Block(signing: header, with: maker.key)
+        var ends = [try Data(contentsOf: log).count]
+        for block in [first, second] {
+            try store.append([block])
+            ends.append(try Data(contentsOf: log).count)
+        }
+        #expect(try store.verify().failures.isEmpty)
+        store.close()
+        let bytes = try Data(contentsOf: log)
+        try (bytes[..<ends[0]] + bytes[ends[1]...] + bytes[ends[0]..<ends[1]]).write(to: log)
+        let failures = try ChainStore(reading: home.url).verify().failures
+        #expect(failures.allSatisfy { $0.block == "\(second.hash)" })
+        #expect(
+            failures.last?.reason
+                == "block \(second.hash) comes before \(first.hash), on which it depends")
+    }
+
+    /// A cycle cannot be signed; ids that claim one are named with their path.
+    @Test func aClaimedCycleIsNamed() {
+        let ids = (0..<4).map { SHA256.hash([$0]) }
+        let path = "\(ids[1]) → \(ids[2]) → \(ids[3])"
+        let cycle = ChainStore.cycle(
+            among: [(ids[0], [ids[1]]), (ids[1], [ids[2]]), (ids[2], [ids[3]]), (ids[3], [ids[1]])])
+        #expect(cycle?.message.hasSuffix(path) == true)
+        #expect(ChainStore.cycle(among: [(ids[0], [ids[1]]), (ids[1], [ids[2]])]) == nil)
+    }
+
+    /// More blocks than are kept in memory: those that are asked for later are read again.
+    @Test func aLongLogIsVerified() throws {
+        let home = try TemporaryHome()
+        let store = try ChainStore(home: home.url)
+        let maker = try ChainMaker(store)
+        let genesis = try maker.document("genesis", "{}")
+        let meta = try maker.document("meta", "{}", after: genesis)
+        try store.append([genesis, meta])
+        let first = try maker.parameters("norm", [1], model: meta.hash, genesis: genesis.hash)
+        var header = first.header
+        var blocks = [first]
+        // Each hundredth replaces one that was read long before.
+        for i in 1..<9000 {
+            header.timestamp = Int64(10 + i)
+            let old = i % 100 == 0 ? blocks[i / 200] : nil
+            header.index = old.map { $0.header.index + 1 } ?? 0
+            header.previous = old?.hash ?? genesis.hash
+            header.dependsOn = [meta.hash] + (old.map { [$0.hash] } ?? [])
+            blocks.append(try Block(signing: header, with: maker.key))
+        }
+        try store.append(blocks)
+        let report = try store.verify()
+        #expect(report.blocks == 9002)
+        #expect(report.failures.isEmpty)
+    }
+}
