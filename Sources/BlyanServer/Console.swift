@@ -8,7 +8,6 @@ public final class Console: @unchecked Sendable {
     public enum Stream: String, Codable, Sendable { case output, error }
 
     private let write: @Sendable (Stream, [UInt8]) throws -> Void
-    private let check: @Sendable () throws -> Void
     /// Asks a client for the key's passphrase; nil where the command's own process has it.
     public let passphrase: (@Sendable () throws -> [UInt8])?
     /// Whether the standard error that a person sees is a terminal: progress bars are drawn only there.
@@ -20,24 +19,16 @@ public final class Console: @unchecked Sendable {
     ///
     /// - Parameters:
     ///   - passphrase: asks a client for the key's passphrase.
-    ///   - check: throws when the command is to end before it is done.
     ///   - write: called from any thread; throws when nobody listens any more.
     public init(
         isTerminal: Bool, directory: URL, passphrase: (@Sendable () throws -> [UInt8])? = nil,
-        check: @escaping @Sendable () throws -> Void = {},
         write: @escaping @Sendable (Stream, [UInt8]) throws -> Void
     ) {
         self.isTerminal = isTerminal
         self.directory = directory
         self.passphrase = passphrase
-        self.check = check
         self.write = write
     }
-
-    /// Throws when the command is to end before it is done: its client has gone, or the process is ending.
-    ///
-    /// Long commands ask between steps; printing asks too.
-    public func checkCancelled() throws { try check() }
 
     /// The process's own streams.
     public static let process = Console(
@@ -63,18 +54,15 @@ public final class Console: @unchecked Sendable {
 
     /// Writes text to standard output as it is.
     ///
-    /// - Throws: As ``checkCancelled()``.
+    /// - Throws: When the client has gone, or the process that writes for it is ending.
     public func print(_ text: String, terminator: String = "\n") throws {
         try print(bytes: Array((text + terminator).utf8))
     }
 
     /// Writes bytes to standard output as they are.
     ///
-    /// - Throws: As ``checkCancelled()``.
-    public func print(bytes: [UInt8]) throws {
-        try check()
-        try write(.output, bytes)
-    }
+    /// - Throws: When the client has gone, or the process that writes for it is ending.
+    public func print(bytes: [UInt8]) throws { try write(.output, bytes) }
 
     /// Writes a line for a person to standard error; silently nothing when nobody listens.
     public func note(_ text: String, terminator: String = "\n") {

@@ -37,14 +37,10 @@ public final class Conversation {
 
     /// Says something and streams the answer as UTF-8.
     ///
-    /// - Parameters:
-    ///   - limit: tokens at most.
-    ///   - onStep: called before each step; throws to stop.
-    /// - Throws: ``ModelError`` if the context is full; ``KernelError`` if weights are damaged; what `onText` and
-    ///   `onStep` throw.
+    /// - Parameter limit: tokens at most.
+    /// - Throws: ``ModelError`` if the context is full; ``KernelError`` if weights are damaged; what `onText` throws.
     public func answer(
-        _ prompt: String, sampler: inout Sampler, limit: Int, onText: ([UInt8]) throws -> Void,
-        onStep: () throws -> Void = {}
+        _ prompt: String, sampler: inout Sampler, limit: Int, onText: ([UInt8]) throws -> Void
     ) throws -> ModelRunner.Statistics {
         let tokenizer = model.tokenizer
         let text = template?.turn(prompt, isFirst: isFirst, system: system) ?? prompt
@@ -71,8 +67,6 @@ public final class Conversation {
             }
             if !bytes.isEmpty { try onText(bytes) }
             return true
-        } onStep: {
-            try onStep()
         }
         let rest = stream.finish()
         if !rest.isEmpty { try onText(rest) }

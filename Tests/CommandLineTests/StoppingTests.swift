@@ -60,7 +60,7 @@ import Testing
         client.waitUntilExit()
         #expect(client.terminationStatus == 1)
         let error = home.scratch.appendingPathComponent("eval.err")
-        #expect(try String(contentsOf: error, encoding: .utf8).contains("is ending"))
+        #expect(try String(contentsOf: error, encoding: .utf8).contains("stopped on request"))
         #expect(!FileManager.default.fileExists(atPath: home.socket))
     }
 

@@ -1,3 +1,4 @@
+internal import BlyanKernel
 internal import Foundation
 
 /// Runs one model: evaluates text and generates tokens.
@@ -68,12 +69,9 @@ public final class ModelRunner: Sendable {
 
     /// Scores tokens and continues them greedily by exactly `greedy` tokens, past any end token.
     ///
-    /// - Parameter onStep: called before each step; throws to stop.
-    /// - Throws: ``ModelError`` for no tokens, an unknown one, more than the context holds, or logits that are not finite; ``KernelError`` if
-    ///   weights are damaged; what `onStep` throws.
-    public func evaluate(
-        _ tokens: [Int], greedy: Int, onStep: () throws -> Void = {}
-    ) throws -> Evaluation {
+    /// - Throws: ``ModelError`` for no tokens, an unknown one, more than the context holds, or logits that are not
+    ///   finite; ``KernelError`` if weights are damaged, `cancelled` between steps on request.
+    public func evaluate(_ tokens: [Int], greedy: Int) throws -> Evaluation {
         guard !tokens.isEmpty else {
             throw ModelError("there is nothing to evaluate: the text has no tokens")
         }
@@ -91,7 +89,7 @@ public final class ModelRunner: Sendable {
         var loss = 0.0
         var logits: [Float] = []
         for start in stride(from: 0, to: tokens.count, by: Self.scoredChunk) {
-            try onStep()
+            try Cancellation.check()
             let chunk = Array(tokens[start..<min(tokens.count, start + Self.scoredChunk)])
             let rows = try decoder.step(session, chunk, wanted: .all)
             try checkFinite(rows, after: start)
@@ -110,7 +108,7 @@ public final class ModelRunner: Sendable {
             let token = Sampler.greedy(logits)
             continued.append(token)
             guard continued.count < greedy else { break }
-            try onStep()
+            try Cancellation.check()
             logits = try decoder.step(session, [token], wanted: .last)
             try checkFinite(logits, after: session.position - 1)
         }
@@ -150,12 +148,11 @@ public final class ModelRunner: Sendable {
     /// - Parameters:
     ///   - ends: tokens that end the answer; they are neither handed out nor run, so that the next turn begins with one.
     ///   - onToken: called with each token as it is made, on the calling thread.
-    ///   - onStep: called before each step; throws to stop.
     /// - Throws: ``ModelError`` if the context is full or logits are not finite; ``KernelError`` if weights are
-    ///   damaged; what `onToken` and `onStep` throw.
+    ///   damaged, `cancelled` between steps on request; what `onToken` throws.
     public func generate(
         _ session: Session, prompt: [Int], sampler: inout Sampler, limit: Int, ends: Set<Int>,
-        onToken: (Int) throws -> Bool, onStep: () throws -> Void = {}
+        onToken: (Int) throws -> Bool
     ) throws -> Statistics {
         guard !prompt.isEmpty else { throw ModelError("the prompt has no tokens") }
         var statistics = Statistics(promptTokens: prompt.count)
@@ -163,7 +160,7 @@ public final class ModelRunner: Sendable {
         let start = clock.now
         var logits: [Float] = []
         for first in stride(from: 0, to: prompt.count, by: Self.chunk) {
-            try onStep()
+            try Cancellation.check()
             let chunk = Array(prompt[first..<min(prompt.count, first + Self.chunk)])
             let last = first + chunk.count == prompt.count
             logits = try decoder.step(session, chunk, wanted: last ? .last : .none)
@@ -180,7 +177,7 @@ public final class ModelRunner: Sendable {
             statistics.tokens += 1
             let goesOn = try onToken(token)
             guard goesOn, statistics.tokens < limit else { break }
-            try onStep()
+            try Cancellation.check()
             logits = try decoder.step(session, [token], wanted: .last)
         }
         statistics.seconds = (clock.now - ready).seconds

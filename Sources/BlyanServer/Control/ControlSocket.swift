@@ -124,16 +124,12 @@ public final class ControlSocket: @unchecked Sendable {
                     throw KernelError(.malformed, "the client sent no passphrase when asked")
                 }
                 return answer.body
-            },
-            check: { [self] () throws(KernelError) in
-                guard !lock.withLock({ isCancelling }) else {
-                    throw KernelError(.cancelled, "the process that holds the home is ending")
-                }
-                guard !channel.isGone else {
-                    throw KernelError(.cancelled, "the client has gone")
-                }
             }
-        ) { stream, bytes in
+        ) { [self] stream, bytes in
+            // Its last words on standard error are still heard.
+            guard stream == .error || !lock.withLock({ isCancelling }) else {
+                throw KernelError(.cancelled, "the process that holds the home is ending")
+            }
             try writing.withLock {
                 for start in stride(from: 0, to: bytes.count, by: Frame.piece) {
                     try channel.send(
@@ -142,7 +138,10 @@ public final class ControlSocket: @unchecked Sendable {
                 }
             }
         }
-        let status = handler(request.arguments, console)
+        let isRequested: @Sendable () -> Bool = { [self] in
+            lock.withLock { isCancelling } || channel.isGone
+        }
+        let status = Cancellation.bind(isRequested) { handler(request.arguments, console) }
         // A client that has gone does not hear the status; nothing is lost by that.
         try? channel.send(.exit, (0..<4).map { UInt8(truncatingIfNeeded: status >> (8 * $0)) })
     }

@@ -72,11 +72,7 @@ struct Chat: NodeCommand {
             if prompts.count > 1 { try console.print("\(turn == 0 ? "" : "\n")> \(prompt)") }
             let statistics = try conversation.answer(
                 prompt, sampler: &sampler, limit: maxTokens
-            ) { bytes in
-                try console.print(bytes: bytes)
-            } onStep: {
-                try console.checkCancelled()
-            }
+            ) { bytes in try console.print(bytes: bytes) }
             try console.print("")
             if stats { console.note(report(statistics, loaded)) }
         }

@@ -32,9 +32,7 @@ struct Eval: NodeCommand {
         let text = try readFile(console.url(promptFile))
         let loaded = try node.model(model.model)
         let tokens = loaded.tokenizer.encode(text, addSpecial: true, parseSpecial: true)
-        let result = try loaded.runner.evaluate(tokens, greedy: greedy) {
-            try console.checkCancelled()
-        }
+        let result = try loaded.runner.evaluate(tokens, greedy: greedy)
         if json { return try console.printJSON(result) }
         try console.print("tokens    \(result.tokenIDs.count)")
         if let loss = result.meanNLL {

@@ -68,7 +68,7 @@ struct Import: NodeCommand {
         var bytes = 0
         let result = try importer.run(checkpoint, name: title, quantisation: quantize ?? "") {
             progress in
-            try console.checkCancelled()
+            try Cancellation.check()
             bytes = progress.bytes
             bar.update(
                 progress.parts, of: progress.allParts, bytes: progress.bytes,
