@@ -129,7 +129,7 @@ public struct JSONSchema: Sendable {
             guard let number = node.number, !range.contains(number) else { return }
             let bound =
                 range.upperBound == .infinity
-                ? "at least \(range.lowerBound)" : "at most \(range.upperBound)"
+                ? "at least \(range.lowerBound.text)" : "at most \(range.upperBound.text)"
             throw refuse("is \(node.json), expected \(bound)")
         case .length(let range):
             guard let count = node.string?.unicodeScalars.count, !range.contains(count) else {
@@ -160,6 +160,11 @@ public struct JSONSchema: Sendable {
             ?? "known here: \(known.isEmpty ? "none" : known.joined(separator: ", "))"
         return entry.name.error("unknown key \"\(entry.key)\", \(advice)", in: file)
     }
+}
+
+extension Double {
+    /// Without a fraction where there is none.
+    fileprivate var text: String { Int64(exactly: self).map { "\($0)" } ?? "\(self)" }
 }
 
 extension YAMLNode {
