@@ -58,7 +58,7 @@ public struct ModelCatalog: Sendable {
         try store.blocks(.type(chain: "A", "meta")).map(model)
     }
 
-    /// The model that a person means: by name, by the beginning of its meta block's hash, or the only one.
+    /// The model that a person means: by name, by the beginning of its meta block's hash, or the only one that is complete.
     ///
     /// - Throws: ``ModelError`` listing the models there are.
     public func model(named name: String?) throws -> CatalogModel {
@@ -67,15 +67,20 @@ public struct ModelCatalog: Sendable {
             throw ModelError("this home has no model", hint: "run `blyan import PATH`")
         }
         guard let name else {
-            guard all.count == 1 else {
+            if all.count == 1 { return try model(all[0]) }
+            let versions = try store.blocks(.type(chain: "A", "version"))
+            let served = Set(versions.flatMap(\.header.dependsOn))
+            let complete = all.filter { served.contains($0.hash) }
+            guard complete.count == 1 else {
                 throw ModelError(
-                    "this home has \(all.count) models: \(names(all))",
+                    "this home has \(all.count) models, \(complete.count) of them complete: \(names(all))",
                     hint: "pick one with --model NAME")
             }
-            return try model(all[0])
+            return try model(complete[0])
         }
         if let found = all.first(where: { Self.name($0) == name }) { return try model(found) }
-        let byHash = all.filter { name.count >= 6 && $0.hash.description.hasPrefix(name) }
+        let digits = name.lowercased()
+        let byHash = all.filter { digits.count >= 6 && $0.hash.description.hasPrefix(digits) }
         guard byHash.count == 1 else {
             throw ModelError(
                 "this home has no model named \"\(name)\"", hint: "it has \(names(all))")

@@ -41,9 +41,10 @@ public struct NodeManifest: Sendable {
     ///
     /// Relative folders count from the file.
     ///
+    /// - Parameter home: has the plugin manifests in `plugins` where the file names no folder; nil = as the file's own.
     /// - Throws: ``KernelError/Code/config`` with file, line, column, and the nearest right spelling;
     ///   ``KernelError/Code/io`` if the file cannot be read.
-    public init(path: String) throws(KernelError) {
+    public init(path: String, home: String? = nil) throws(KernelError) {
         let text = try TextFile.read(path)
         let root = try KernelError.reading { () throws(YAMLError) in
             let root = try YAMLReader.read(text, file: path)
@@ -54,7 +55,9 @@ public struct NodeManifest: Sendable {
         formats = root["formats"]?.strings ?? []
         formatsLine = root["formats"]?.line ?? 1
         router = root["router"]?.string
-        pluginFolder = TextFile.join(path, root["plugins"]?.string ?? "plugins")
+        pluginFolder =
+            root["plugins"]?.string.map { TextFile.join(path, $0) }
+            ?? home.map { $0 + "/plugins" } ?? TextFile.join(path, "plugins")
         libraryFolders = (root["libraries"]?.strings ?? []).map { TextFile.join(path, $0) }
         scrubPercent = root["scrub_cpu_percent"]?.integer ?? 5
         threads = root["threads"]?.integer ?? 0
@@ -77,6 +80,19 @@ public struct NodeManifest: Sendable {
     /// The manifest file of a plugin.
     public func manifestPath(of plugin: String) -> String { "\(pluginFolder)/\(plugin).yaml" }
 
+    /// Names of all plugins whose manifests lie in ``pluginFolder``, enabled or not.
+    public var installed: [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: pluginFolder)) ?? [])
+            .filter { $0.hasSuffix(".yaml") }.map { String($0.dropLast(5)) }.sorted()
+    }
+
+    /// Where a plugin's library lies, or nil if it is in none of the folders that are searched.
+    public func library(of plugin: PluginManifest) -> String? {
+        ([plugin.path] + libraryFolders.map { $0 + "/" })
+            .map { TextFile.join($0, plugin.library) }
+            .first { FileManager.default.fileExists(atPath: $0) }
+    }
+
     /// The error for a payload type that no enabled plugin reads; it names the manifest line to add.
     public func notEnabled(payloadType: String) -> KernelError {
         notEnabled("payload type \"\(payloadType)\" is not enabled on this node") {
@@ -92,9 +108,7 @@ public struct NodeManifest: Sendable {
     }
 
     private func notEnabled(_ message: String, reads: (PluginManifest) -> Bool) -> KernelError {
-        let files = (try? FileManager.default.contentsOfDirectory(atPath: pluginFolder)) ?? []
-        let owner = files.sorted().lazy.filter { $0.hasSuffix(".yaml") }
-            .compactMap { try? PluginManifest(path: "\(pluginFolder)/\($0)") }
+        let owner = installed.lazy.compactMap { try? PluginManifest(path: manifestPath(of: $0)) }
             .first(where: reads)
         guard let owner else {
             return KernelError(
