@@ -62,7 +62,7 @@ public final class Node: @unchecked Sendable {
         self.home = home
         homeLock = try HomeLock(home: home)
         let manifest = try NodeManifest(
-            path: (path ?? home.appendingPathComponent("node.yaml")).path)
+            path: (path ?? home.appendingPathComponent("node.yaml")).path, home: home.path)
         // Always there, as a later manifest may turn it on; no payload mapped in another mode asks it.
         remembered = RememberedFiles(
             path: home.appendingPathComponent("verified"), seconds: manifest.rememberSeconds)
@@ -110,13 +110,34 @@ public final class Node: @unchecked Sendable {
         // One at a time: two that begin from one generation would make the same next one.
         reloadLock.lock()
         defer { reloadLock.unlock() }
-        let next = try plugins.next(NodeManifest(path: manifestPath))
+        let next = try plugins.next(NodeManifest(path: manifestPath, home: home.path))
+        try checkRouter(of: next)
         remembered.hold(seconds: next.node.rememberSeconds)
         lock.withLock {
             serving = next
             loaded.removeAll()
         }
+        messages.publish(
+            PluginsReloaded(generation: next.generation, plugins: next.node.plugins),
+            to: .pluginsReloaded)
         return next
+    }
+
+    /// That the router of `next` takes every model that is served.
+    private func checkRouter(of next: PluginSet) throws(KernelError) {
+        guard next.node.router != nil else { return }
+        let router = try next.router()
+        for meta in try store.blocks(.type(chain: "A", "meta")) {
+            // A damaged model is not served by any router.
+            guard let model = try? catalog.model(meta), model.isComplete else { continue }
+            do throws(KernelError) { try router.check(model.document.config) } catch {
+                throw KernelError(
+                    error.code, "the model \(model.name) would not be served: \(error.message)",
+                    hint: error.hint
+                        ?? "change \(router.plugin.manifest.path), or the router in \(next.node.path)"
+                )
+            }
+        }
     }
 
     /// The models of this home.
@@ -181,6 +202,19 @@ extension NodeManifest {
     fileprivate var rememberSeconds: Int {
         if case .remember(let seconds) = verify { seconds } else { 0 }
     }
+}
+
+/// New requests get other plugins.
+public struct PluginsReloaded: Sendable {
+    /// The new generation.
+    public let generation: Int
+    /// The plugins of it that are enabled.
+    public let plugins: [String]
+}
+
+extension Topic<PluginsReloaded> {
+    /// New requests get other plugins.
+    public static var pluginsReloaded: Self { Topic("plugins.reloaded") }
 }
 
 /// A block is durable.

@@ -121,6 +121,21 @@ public final class LoadedModel: Sendable {
     }
 }
 
+extension RouterPlugin {
+    /// Opens a request of a model, to see whether the router takes it.
+    ///
+    /// - Throws: ``KernelError`` with what the router finds impossible; nothing for a model without experts.
+    public func check(_ config: ModelConfig) throws(KernelError) {
+        if config.layers.contains(where: { $0.expertCount > 0 }) { _ = try open(config) }
+    }
+
+    fileprivate func open(_ config: ModelConfig) throws(KernelError) -> Request {
+        try open(
+            layers: config.layers.count, experts: config.layers.map(\.expertCount).max() ?? 0,
+            slots: config.expertsPerToken, normalises: config.normalisesExpertWeights)
+    }
+}
+
 /// A request of the router plugin, as the decoder calls it.
 private final class RoutedRequest: RequestRouter {
     private let plugin: RouterPlugin
@@ -129,10 +144,8 @@ private final class RoutedRequest: RequestRouter {
 
     init(_ plugin: RouterPlugin, _ config: ModelConfig) throws {
         self.plugin = plugin
-        experts = config.layers.map(\.expertCount).max() ?? 0
-        request = try plugin.open(
-            layers: config.layers.count, experts: experts, slots: config.expertsPerToken,
-            normalises: config.normalisesExpertWeights)
+        request = try plugin.open(config)
+        experts = request.experts
     }
 
     func route(
