@@ -14,18 +14,29 @@ public final class Console: @unchecked Sendable {
     public let isTerminal: Bool
     /// The folder that relative paths start from.
     public let directory: URL
+    /// The folder that `~` stands for.
+    public let tilde: String
+    private let reader: (@Sendable (String) throws -> [UInt8])?
+
+    /// Bytes that a text to work on may have.
+    static let textLimit = 256 << 20
 
     /// Makes a console.
     ///
     /// - Parameters:
     ///   - passphrase: asks a client for the key's passphrase.
+    ///   - reader: asks a client for a text; nil where the command's own process reads it.
     ///   - write: called from any thread; throws when nobody listens any more.
     public init(
-        isTerminal: Bool, directory: URL, passphrase: (@Sendable () throws -> [UInt8])? = nil,
+        isTerminal: Bool, directory: URL, tilde: String,
+        passphrase: (@Sendable () throws -> [UInt8])? = nil,
+        reader: (@Sendable (String) throws -> [UInt8])? = nil,
         write: @escaping @Sendable (Stream, [UInt8]) throws -> Void
     ) {
         self.isTerminal = isTerminal
         self.directory = directory
+        self.tilde = tilde
+        self.reader = reader
         self.passphrase = passphrase
         self.write = write
     }
@@ -33,7 +44,10 @@ public final class Console: @unchecked Sendable {
     /// The process's own streams.
     public static let process = Console(
         isTerminal: isatty(2) == 1,
-        directory: URL(fileURLWithPath: FileManager.default.currentDirectoryPath, isDirectory: true)
+        directory: URL(
+            fileURLWithPath: FileManager.default.currentDirectoryPath, isDirectory: true),
+        tilde: ProcessInfo.processInfo.environment["HOME"].flatMap { $0.isEmpty ? nil : $0 }
+            ?? NSHomeDirectory()
     ) { stream, bytes in
         var done = 0
         while done < bytes.count {
@@ -44,6 +58,7 @@ public final class Console: @unchecked Sendable {
             }
             if count < 0, errno == EINTR { continue }
             guard count > 0 else {
+                if stream == .output, errno == EPIPE { throw BrokenPipe() }
                 throw KernelError(
                     .io,
                     "cannot write to standard output: \(unsafe String(cString: strerror(errno)))")
@@ -71,7 +86,40 @@ public final class Console: @unchecked Sendable {
 
     /// A path as the person meant it: `~` and relative paths resolved against ``directory``.
     public func url(_ path: String) -> URL {
-        let expanded = (path as NSString).expandingTildeInPath
+        let expanded =
+            path == "~" || path.hasPrefix("~/")
+            ? tilde + path.dropFirst() : (path as NSString).expandingTildeInPath
         return URL(fileURLWithPath: expanded, relativeTo: directory).standardizedFileURL
     }
+
+    /// All bytes of a file, pipe or device that the person named; `-` is standard input.
+    ///
+    /// A client reads for itself: its standard input and its descriptors are not those of the process that works.
+    ///
+    /// - Throws: ``KernelError`` with code `io` and the system's words, or `limit`.
+    public func read(_ path: String) throws -> [UInt8] {
+        if let reader { return try reader(path) }
+        let file = path == "-" ? "standard input" : url(path).path
+        func failure() -> KernelError {
+            KernelError(.io, "cannot read \(file): \(unsafe String(cString: strerror(errno)))")
+        }
+        let descriptor = path == "-" ? dup(0) : unsafe open(file, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw failure() }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = unsafe Foundation.read(descriptor, &piece, piece.count)
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw failure() }
+            guard count > 0 else { return bytes }
+            bytes += piece[..<count]
+            guard bytes.count <= Self.textLimit else {
+                throw KernelError(.limit, "\(file) has more than \(Self.textLimit) bytes")
+            }
+        }
+    }
 }
+
+/// Whoever read standard output has gone: no error, and nothing more to say.
+public struct BrokenPipe: Error {}

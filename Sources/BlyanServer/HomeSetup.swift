@@ -67,7 +67,7 @@ public enum HomeSetup {
                 at: plugins, withIntermediateDirectories: true,
                 attributes: [.posixPermissions: 0o700])
         } catch {
-            throw KernelError(.io, "cannot make \(plugins.path): \(error.localizedDescription)")
+            throw KernelError(.io, "cannot make \(plugins.path): \(error.reason)")
         }
         let homeLock = try HomeLock(home: home)
         // Another run may have ended just before this one got the lock.
@@ -141,7 +141,7 @@ public enum HomeSetup {
 
     private static func read(_ file: URL) throws(KernelError) -> String {
         do { return try String(contentsOf: file, encoding: .utf8) } catch {
-            throw KernelError(.io, "cannot read \(file.path): \(error.localizedDescription)")
+            throw KernelError(.io, "cannot read \(file.path): \(error.reason)")
         }
     }
 
@@ -177,11 +177,9 @@ public enum HomeSetup {
     public static func trust(_ names: [String]?, in node: NodeManifest) throws(KernelError) -> (
         trusted: [String], missing: [String]
     ) {
-        let all = ((try? FileManager.default.contentsOfDirectory(atPath: node.pluginFolder)) ?? [])
-            .filter { $0.hasSuffix(".yaml") }.map { String($0.dropLast(5)) }.sorted()
         var trusted: [String] = []
         var missing: [String] = []
-        for name in names ?? all {
+        for name in names ?? node.installed {
             let path = node.manifestPath(of: name)
             let file = URL(fileURLWithPath: path)
             let manifest = try PluginManifest(path: path)
@@ -203,5 +201,14 @@ public enum HomeSetup {
             trusted.append(name)
         }
         return (trusted, missing)
+    }
+}
+
+extension Error {
+    /// What the system said, in its own words where Foundation kept them.
+    fileprivate var reason: String {
+        let cause = (self as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? self as NSError
+        guard cause.domain == NSPOSIXErrorDomain else { return localizedDescription }
+        return unsafe String(cString: strerror(Int32(cause.code)))
     }
 }

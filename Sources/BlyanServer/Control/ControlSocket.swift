@@ -117,6 +117,7 @@ public final class ControlSocket: @unchecked Sendable {
         let console = Console(
             isTerminal: request.isTerminal,
             directory: URL(fileURLWithPath: request.directory, isDirectory: true),
+            tilde: request.tilde,
             passphrase: {
                 try writing.withLock { try channel.send(.asksPassphrase) }
                 let answer = try channel.receive()
@@ -124,6 +125,18 @@ public final class ControlSocket: @unchecked Sendable {
                     throw KernelError(.malformed, "the client sent no passphrase when asked")
                 }
                 return answer.body
+            },
+            reader: { path in
+                try writing.withLock { try channel.send(.asksText, path.utf8) }
+                var bytes: [UInt8] = []
+                while true {
+                    let piece = try channel.receive()
+                    guard piece.kind == .text, bytes.count <= Console.textLimit else {
+                        throw KernelError(.malformed, "the client sent no text when asked")
+                    }
+                    guard !piece.body.isEmpty else { return bytes }
+                    bytes += piece.body
+                }
             }
         ) { [self] stream, bytes in
             // Its last words on standard error are still heard.
@@ -178,7 +191,7 @@ public final class ControlSocket: @unchecked Sendable {
         let channel = ControlChannel(descriptor: descriptor)
         let request = try JSONEncoder().encode(
             ControlRequest(
-                arguments: arguments, directory: console.directory.path,
+                arguments: arguments, directory: console.directory.path, tilde: console.tilde,
                 isTerminal: console.isTerminal))
         do throws(KernelError) {
             try channel.send(.request, request)
@@ -196,8 +209,14 @@ public final class ControlSocket: @unchecked Sendable {
             case .error:
                 console.note(String(decoding: frame.body, as: UTF8.self), terminator: "")
             case .asksPassphrase: try channel.send(.passphrase, passphrase())
+            case .asksText:
+                let bytes = try console.read(String(decoding: frame.body, as: UTF8.self))
+                for start in stride(from: 0, to: bytes.count, by: Frame.piece) {
+                    try channel.send(.text, bytes[start..<min(bytes.count, start + Frame.piece)])
+                }
+                try channel.send(.text)
             case .exit: return frame.body.reversed().reduce(0) { $0 << 8 | Int32($1) }
-            case .request, .passphrase, .accepted:
+            case .request, .passphrase, .text, .accepted:
                 throw KernelError(
                     .malformed, "the holder of \(home.path) sent a \(frame.kind) message")
             }

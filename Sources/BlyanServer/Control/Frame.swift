@@ -7,6 +7,8 @@ struct ControlRequest: Codable, Sendable {
     let arguments: [String]
     /// The client's working folder.
     let directory: String
+    /// The folder that the client's `~` stands for.
+    let tilde: String
     /// Whether the client's standard error is a terminal.
     let isTerminal: Bool
 }
@@ -29,6 +31,10 @@ struct Frame {
         case asksPassphrase
         /// Last: the exit status, 32 bits.
         case exit
+        /// The command works on a text: the client is to read it, by the path that the body is.
+        case asksText
+        /// The answer to `asksText`: a piece of it; an empty one ends it.
+        case text
     }
 
     let kind: Kind
