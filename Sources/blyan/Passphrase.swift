@@ -2,6 +2,10 @@ internal import BlyanKernel
 internal import BlyanServer
 internal import Foundation
 
+// Safe: written before the handler that reads it is there.
+/// The terminal's settings while a passphrase is typed unseen.
+nonisolated(unsafe) private var visible = termios()
+
 /// Where the key's passphrase comes from: a file, the environment, a prompt, or a key file beside the keystore.
 struct Passphrase {
     private let options: HomeOptions
@@ -52,6 +56,11 @@ struct Passphrase {
 
     /// The passphrase of the key that is there.
     func unlocking(_ home: URL) throws(KernelError) -> [UInt8] {
+        guard Keystore(home: home).exists else {
+            throw KernelError(
+                .key, "the keystore \(home.path)/key.json is missing",
+                hint: "restore it from a copy: without it nothing can be signed as before")
+        }
         if let given = try given() { return given }
         if let kept = KeyFile(home: home).passphrase { return kept }
         guard isatty(0) == 1, isatty(2) == 1 else {
@@ -71,9 +80,22 @@ struct Passphrase {
         }
         var silent = old
         silent.c_lflag &= ~tcflag_t(ECHO)
+        unsafe visible = old
+        // A signal that ends the process gives the terminal its echo back first.
+        let signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
+        let handlers = signals.map { number in
+            signal(number) { number in
+                unsafe tcsetattr(0, TCSANOW, &visible)
+                signal(number, SIG_DFL)
+                raise(number)
+            }
+        }
         unsafe tcsetattr(0, TCSAFLUSH, &silent)
         defer {
             unsafe tcsetattr(0, TCSAFLUSH, &old)
+            for (number, handler) in zip(signals, handlers) {
+                signal(number, handler)
+            }
             console.note("")
         }
         let count = unsafe read(0, &buffer, buffer.count)
