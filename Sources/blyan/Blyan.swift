@@ -25,6 +25,7 @@ struct Blyan: ParsableCommand {
     static let version = "0.1.0 (plugin ABI 1.0, chain format 1)"
 
     static func main() {
+        StandardStreams.ensure()
         signal(SIGPIPE, SIG_IGN)
         Foundation.exit(
             execute(Array(CommandLine.arguments.dropFirst()), console: .process, node: nil))
@@ -47,14 +48,20 @@ struct Blyan: ParsableCommand {
             return 0
         } catch let error as ExitCode {
             return error.rawValue
+        } catch is BrokenPipe {
+            // As if by SIGPIPE: whoever read has seen enough.
+            return 128 + SIGPIPE
         } catch let error where error is KernelError || error is ModelError {
-            console.note("blyan: \(error)")
+            Failure.note(error, arguments: arguments, console)
             return 1
         } catch {
             // Help, version and usage errors of the argument parser.
             let status = exitCode(for: error).rawValue
-            let text = fullMessage(for: error)
-            if status == 0 { try? console.print(text) } else { console.note(text) }
+            if status == 0 {
+                try? console.print(fullMessage(for: error))
+            } else {
+                Failure.note(error, arguments: arguments, console)
+            }
             return status
         }
     }
@@ -86,7 +93,10 @@ extension NodeCommand {
 /// The home that a command works on.
 struct HomeOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The home's folder.", valueName: "dir"))
-    var home = "~/.blyan"
+    var home = standard
+
+    /// The home where none is named.
+    static let standard = "~/.blyan"
 
     @Option(help: ArgumentHelp("Another node manifest than HOME/node.yaml.", valueName: "file"))
     var manifest: String?
@@ -95,6 +105,14 @@ struct HomeOptions: ParsableArguments {
         help: ArgumentHelp(
             "Read the key's passphrase from the first line of a file.", valueName: "file"))
     var passphraseFile: String?
+
+    func validate() throws {
+        for (name, value) in [
+            ("--home", home), ("--manifest", manifest), ("--passphrase-file", passphraseFile),
+        ] where value?.isEmpty == true {
+            throw ValidationError("\(name) is empty: give a path")
+        }
+    }
 }
 
 /// The model that a command works on.
@@ -158,13 +176,13 @@ struct Dispatch {
     }
 
     private func open(_ command: some NodeCommand, _ home: URL) throws(KernelError) -> Node {
-        let options = command.home
+        let (options, mustHold) = (command.home, command.mustHold)
         let console = console
         return try Node(
             home: home, manifest: options.manifest.map { console.url($0) },
             rebuildIndex: command.rebuildsIndex,
             passphrase: { try Passphrase(options, console: console).unlocking(home) },
-            log: { console.note("blyan: \($0)") })
+            log: { console.note((mustHold ? "\(timestamp()) " : "blyan: ") + $0) })
     }
 
     /// Runs a command here; whoever holds a home listens for others meanwhile.

@@ -4,12 +4,16 @@ internal import BlyanServer
 internal import Foundation
 
 extension Console {
-    /// One JSON value, keys sorted, on a line of its own.
-    func printJSON(_ value: some Encodable) throws {
+    /// One JSON value, keys sorted and in snake case.
+    func json(_ value: some Encodable) throws -> String {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        try print(String(decoding: encoder.encode(value), as: UTF8.self))
+        encoder.keyEncodingStrategy = .convertToSnakeCase
+        return try String(decoding: encoder.encode(value), as: UTF8.self)
     }
+
+    /// One JSON value on a line of its own.
+    func printJSON(_ value: some Encodable) throws { try print(json(value)) }
 
     /// Rows with columns as wide as their widest cell; the first row is the heading.
     func printTable(_ rows: [[String]]) throws {
@@ -25,15 +29,27 @@ extension Console {
     }
 }
 
-/// A file's bytes.
-func readFile(_ url: URL) throws -> [UInt8] {
-    do { return Array(try Data(contentsOf: url)) } catch {
-        throw KernelError(.io, "cannot read \(url.path): \(error.localizedDescription)")
+/// The bytes of a person's text, all of which must be text.
+func readText(_ path: String, _ console: Console) throws -> [UInt8] {
+    let bytes = try console.read(path)
+    var (decoder, rest, offset) = (UTF8(), bytes.makeIterator(), 0)
+    while true {
+        switch decoder.decode(&rest) {
+        case .scalarValue(let scalar): offset += UTF8.width(scalar)
+        case .emptyInput: return bytes
+        case .error:
+            throw KernelError(
+                .malformed, "\(path) is not UTF-8 text: byte \(offset) belongs to no character",
+                hint: "convert it, for instance with iconv -t UTF-8")
+        }
     }
 }
 
 /// UTC milliseconds.
 func now() -> Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
+
+/// The time in UTC, as a log line begins with it.
+func timestamp() -> String { ISO8601DateFormatter().string(from: Date()) }
 
 extension Double {
     /// With so many digits after the point.
@@ -41,6 +57,9 @@ extension Double {
 }
 
 extension Int {
+    /// So many of a thing.
+    func of(_ thing: String) -> String { "\(self) \(thing)\(self == 1 ? "" : "s")" }
+
     /// As a person reads a size.
     var asBytes: String {
         switch self {

@@ -21,7 +21,9 @@ import Testing
     }
 
     private func status(_ home: Home) throws -> Status {
-        try JSONDecoder().decode(
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        return try decoder.decode(
             Status.self, from: Data(home.succeed("status", "--json").utf8))
     }
 

@@ -12,7 +12,8 @@ struct BlockCommand: ParsableCommand {
 }
 
 /// The block that a person means by its hash or the beginning of it.
-func findBlock(_ text: String, in store: ChainStore) throws -> Block {
+func findBlock(_ digits: String, in store: ChainStore) throws -> Block {
+    let text = digits.lowercased()
     if let hash = Digest(hex: text) {
         guard let block = try store.block(hash) else {
             throw KernelError(
@@ -35,6 +36,14 @@ func findBlock(_ text: String, in store: ChainStore) throws -> Block {
             found.isEmpty ? "no block begins with \(text)" : "several blocks begin with \(text)")
     }
     return found[0]
+}
+
+/// That there is such a chain.
+func checkChain(_ id: String, in store: ChainStore) throws(KernelError) {
+    guard store.specs[id] == nil else { return }
+    throw KernelError(
+        .notFound, "there is no chain \"\(id)\"",
+        hint: "chains: \(store.specs.keys.sorted().joined(separator: ", "))")
 }
 
 struct BlockShow: NodeCommand {
@@ -78,11 +87,7 @@ struct BlockExport: NodeCommand {
     var jsonl = false
 
     func run(_ node: Node, _ console: Console) throws {
-        guard node.store.specs[chain] != nil else {
-            throw KernelError(
-                .notFound, "there is no chain \"\(chain)\"",
-                hint: "chains: \(node.store.specs.keys.sorted().joined(separator: ", "))")
-        }
+        try checkChain(chain, in: node.store)
         var failure: (any Error)?
         try node.store.scan(.chain(chain, from: 0)) { (block) throws(KernelError) in
             do { try console.print(String(decoding: block.line, as: UTF8.self)) } catch {
@@ -112,6 +117,11 @@ struct BlockPayload: NodeCommand {
     func run(_ node: Node, _ console: Console) throws {
         let block = try findBlock(hash, in: node.store)
         let target = console.url(output)
+        guard unsafe access(target.path, F_OK) != 0 else {
+            throw KernelError(
+                .io, "cannot write \(target.path): \(unsafe String(cString: strerror(EEXIST)))",
+                hint: "remove it, or give another file with --output")
+        }
         try node.store.export(block, to: target.path)
         try console.print("\(Int(block.header.payloadSize).asBytes) written to \(target.path)")
     }

@@ -29,7 +29,9 @@ struct ChainVerify: NodeCommand {
         guard [.integrity, .malformed, .limit].contains(reason.code) else { throw reason }
         let lock = try HomeLock(home: home)
         defer { withExtendedLifetime(lock) {} }
-        console.note("blyan: the home does not open: \(reason)")
+        let report = KernelError(
+            reason.code, "the home does not open: \(reason.message)", hint: reason.hint)
+        console.note(Failure(report, arguments: ["--home", self.home.home]).text)
         try verify(ChainStore(reading: home), console)
     }
 
@@ -54,12 +56,12 @@ struct ChainVerify: NodeCommand {
                     seconds: seconds))
         } else {
             for (chain, count) in report.chains.sorted(by: { $0.key < $1.key }) {
-                try console.print("chain \(chain)   \(count) blocks")
+                try console.print("chain \(chain)   \(count.of("block"))")
             }
             for failure in report.failures { console.note("blyan: \(failure.reason)") }
             if report.failures.isEmpty {
                 try console.print(
-                    "verified  \(report.blocks) blocks in \((seconds * 1000).formatted(1)) ms: hashes, signatures, links"
+                    "verified  \(report.blocks.of("block")) in \((seconds * 1000).formatted(1)) ms: hashes, signatures, links"
                 )
             }
         }
@@ -77,7 +79,8 @@ struct ChainLog: NodeCommand {
     var chain: String?
 
     @Option(
-        name: [.customShort("n"), .long], help: ArgumentHelp("Blocks at most.", valueName: "n"))
+        name: [.customShort("n"), .long], parsing: .unconditional,
+        help: ArgumentHelp("Blocks at most.", valueName: "n"))
     var limit = 20
 
     @Flag(help: "Print a JSON object a line.")
@@ -88,6 +91,7 @@ struct ChainLog: NodeCommand {
     }
 
     func run(_ node: Node, _ console: Console) throws {
+        if let chain { try checkChain(chain, in: node.store) }
         let query: ChainStore.Query = chain.map { .chain($0, from: 0) } ?? .arrival
         let blocks = try node.store.blocks(query, limit: limit, reverse: true)
         if json {
@@ -130,12 +134,15 @@ struct ChainReindex: NodeCommand {
     func run(_ node: Node, _ console: Console) throws {
         guard node.hasRebuiltIndex else {
             throw KernelError(
-                .held, "the home is held by process \(getpid()), which uses the index",
-                hint: "stop that process first")
+                .held,
+                "process \(getpid()) serves \(node.home.path) from the index, which cannot be replaced meanwhile",
+                hint:
+                    "stop it with `kill \(getpid())`, run `blyan chain reindex`, and start it again; a damaged index is rebuilt at a start by itself"
+            )
         }
         let count = try node.store.reindex()
         if json { return try console.printJSON(["blocks": count]) }
-        try console.print("indexed   \(count) blocks from the log")
+        try console.print("indexed   \(count.of("block")) from the log")
     }
 }
 

@@ -19,24 +19,31 @@ struct Chat: NodeCommand {
             "What to say; more than one are turns of one conversation.", valueName: "prompt"))
     var prompts: [String]
 
-    @Option(help: ArgumentHelp("Tokens to make at most in an answer.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Tokens to make at most in an answer.", valueName: "n"))
     var maxTokens = 256
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "0 picks the likeliest token each time; above 0 samples.", valueName: "t"))
     var temperature: Float = 0.7
 
-    @Option(help: ArgumentHelp("Sample from the k likeliest tokens; 0 = all.", valueName: "k"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Sample from the k likeliest tokens; 0 = all.", valueName: "k"))
     var topK = 40
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Sample from the likeliest tokens that together reach this probability.", valueName: "p"
         ))
     var topP: Float = 0.95
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp("The same seed gives the same text; random if absent.", valueName: "n"))
     var seed: UInt64?
 
@@ -54,7 +61,7 @@ struct Chat: NodeCommand {
         guard !prompts.isEmpty else { throw ValidationError("say something") }
         guard maxTokens > 0 else { throw ValidationError("--max-tokens must be above 0") }
         guard temperature >= 0, temperature.isFinite else {
-            throw ValidationError("--temperature must not be negative")
+            throw ValidationError("--temperature must be a finite number of at least 0")
         }
         guard topK >= 0 else { throw ValidationError("--top-k must not be negative") }
         guard topP > 0, topP <= 1 else {

@@ -15,10 +15,12 @@ struct Eval: NodeCommand {
     @OptionGroup var home: HomeOptions
     @OptionGroup var model: ModelOptions
 
-    @Option(help: ArgumentHelp("The text to score.", valueName: "file"))
+    @Option(help: ArgumentHelp("The text to score; - is standard input.", valueName: "file"))
     var promptFile: String
 
-    @Option(help: ArgumentHelp("Greedy tokens to add, past any end token.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Greedy tokens to add, past any end token.", valueName: "n"))
     var greedy = 0
 
     @Flag(help: "Print one JSON object with token_ids, mean_nll, last_logits and greedy.")
@@ -29,7 +31,7 @@ struct Eval: NodeCommand {
     }
 
     func run(_ node: Node, _ console: Console) throws {
-        let text = try readFile(console.url(promptFile))
+        let text = try readText(promptFile, console)
         let loaded = try node.model(model.model)
         let tokens = loaded.tokenizer.encode(text, addSpecial: true, parseSpecial: true)
         let result = try loaded.runner.evaluate(tokens, greedy: greedy)

@@ -48,6 +48,7 @@ struct Import: NodeCommand {
 
     func run(_ node: Node, _ console: Console) throws {
         let source = console.url(path)
+        try check(source)
         let clock = ContinuousClock()
         let start = clock.now
         let payloadType = format ?? node.manifest.formats.first ?? ""
@@ -64,6 +65,11 @@ struct Import: NodeCommand {
             onStored: { [messages = node.messages] in
                 messages.publish(BlockStored($0), to: .blockStored)
             })
+        var known: Set<Digest> = []
+        try node.store.scan(.arrival) { (block) throws(KernelError) in
+            if let payload = block.header.payloadHash { known.insert(payload) }
+            return true
+        }
         let bar = ProgressBar(console)
         var bytes = 0
         let result = try importer.run(checkpoint, name: title, quantisation: quantize ?? "") {
@@ -76,24 +82,66 @@ struct Import: NodeCommand {
         }
         bar.end()
         let seconds = (clock.now - start).seconds
+        let payloads = try payloads(of: result.model, in: node)
+        let present = payloads.filter { known.contains($0.key) }.values.reduce(0, +)
+        let stored = payloads.values.reduce(0, +) - present
         if json {
             struct Report: Encodable {
                 let model, name: String
-                let blocks, payloadBytes, weightBytes: Int
+                let blocks, payloadBytes, presentBytes, weightBytes: Int
                 let seconds: Double
             }
             return try console.printJSON(
                 Report(
                     model: result.model.description, name: title, blocks: result.blocks,
-                    payloadBytes: result.payloadBytes, weightBytes: bytes, seconds: seconds))
+                    payloadBytes: stored, presentBytes: present, weightBytes: bytes,
+                    seconds: seconds))
         }
         guard result.blocks > 0 else {
             return try console.print("\(title) is here already: nothing was stored")
         }
         let rate = Int(Double(bytes) / max(seconds, 1e-9)).asBytes
+        let shared = present > 0 ? " beside \(present.asBytes) that were here" : ""
         try console.print(
-            "\(title)  \(result.blocks) blocks, \(result.payloadBytes.asBytes) of payloads in \(seconds.formatted(2)) s (\(rate)/s)"
+            "\(title)  \(result.blocks.of("block")), \(stored.asBytes) of payloads\(shared) in \(seconds.formatted(2)) s (\(rate)/s)"
         )
         try console.print("model     \(result.model)")
+    }
+
+    /// What is nothing to import is said before anything is read of it.
+    private func check(_ source: URL) throws {
+        var isFolder: ObjCBool = false
+        let exists = unsafe FileManager.default.fileExists(
+            atPath: source.path, isDirectory: &isFolder)
+        let config = source.appendingPathComponent("config.json").path
+        guard
+            !exists
+                || !(isFolder.boolValue
+                    ? FileManager.default.fileExists(atPath: config)
+                    : isGGUF(source))
+        else { return }
+        throw ModelError(
+            exists
+                ? "\(source.path) is neither a folder with config.json nor a GGUF file"
+                : "there is no file or folder \(source.path)",
+            hint:
+                "give a folder with config.json, tokenizer.json and the weights as safetensors or pytorch_model.bin, or a GGUF file"
+        )
+    }
+
+    private func isGGUF(_ file: URL) -> Bool {
+        let start = try? FileHandle(forReadingFrom: file).read(upToCount: 4)
+        return file.pathExtension == "gguf" || start == Data("GGUF".utf8)
+    }
+
+    /// Bytes by payload of a model's blocks: equal parts share one.
+    private func payloads(of model: Digest, in node: Node) throws -> [Digest: Int] {
+        guard let meta = try node.store.block(model) else { return [:] }
+        let found = try node.catalog.model(meta)
+        let parts = try Set(found.parts.values).compactMap { try node.store.block($0) }
+        return Dictionary(
+            ([meta, found.version].compactMap(\.self) + parts).compactMap { block in
+                block.header.payloadHash.map { ($0, Int(block.header.payloadSize)) }
+            }, uniquingKeysWith: { first, _ in first })
     }
 }

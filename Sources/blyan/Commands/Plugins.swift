@@ -13,7 +13,7 @@ struct Plugin: ParsableCommand {
 struct PluginList: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List the plugins that the node manifest enables, and whether each loads.")
+        abstract: "List the plugins of a home, and whether each that is enabled loads.")
 
     @OptionGroup var home: HomeOptions
 
@@ -21,11 +21,15 @@ struct PluginList: NodeCommand {
     var json = false
 
     func run(_ node: Node, _ console: Console) throws {
-        struct Entry: Encodable { let name, kind, version, sha256, state: String }
+        struct Entry: Encodable {
+            let name, kind, version, sha256, state: String
+            var error: Failure?
+        }
+        let plugins = node.plugins
         var entries: [Entry] = []
-        for name in node.manifest.plugins {
+        for name in plugins.node.plugins {
             do {
-                let plugin = try node.plugins.plugin(name)
+                let plugin = try plugins.plugin(name)
                 entries.append(
                     Entry(
                         name: name, kind: plugin.manifest.kind.rawValue,
@@ -33,22 +37,38 @@ struct PluginList: NodeCommand {
                         sha256: plugin.sha256.description, state: "loaded"))
             } catch {
                 entries.append(
-                    Entry(name: name, kind: "", version: "", sha256: "", state: error.description))
+                    Entry(
+                        name: name, kind: "", version: "", sha256: "", state: "broken",
+                        error: Failure(error, arguments: ["--home", home.home])))
             }
         }
-        if json { return try console.printJSON(entries) }
-        try console.printTable(
-            [["plugin", "kind", "version", "sha256", "state"]]
-                + entries.map {
-                    [$0.name, $0.kind, $0.version, String($0.sha256.prefix(12)), $0.state]
-                })
+        for name in plugins.node.installed where !plugins.node.plugins.contains(name) {
+            let manifest = try? PluginManifest(path: plugins.node.manifestPath(of: name))
+            entries.append(
+                Entry(
+                    name: name, kind: manifest?.kind.rawValue ?? "",
+                    version: manifest?.version ?? "",
+                    sha256: manifest?.sha256?.description ?? "", state: "not enabled"))
+        }
+        if json {
+            try console.printJSON(entries)
+        } else {
+            try console.printTable(
+                [["plugin", "kind", "version", "sha256", "state"]]
+                    + entries.map {
+                        [$0.name, $0.kind, $0.version, String($0.sha256.prefix(12)), $0.state]
+                    })
+            for failure in entries.compactMap(\.error) { console.note(failure.text) }
+        }
+        if entries.contains(where: { $0.error != nil }) { throw ExitCode(1) }
     }
 }
 
 struct PluginInspect: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect",
-        abstract: "Show a plugin's manifest, library, abilities and figures.")
+        abstract: "Show a plugin's manifest, library, abilities and figures.",
+        discussion: "No code runs of a plugin that is not enabled.")
 
     @OptionGroup var home: HomeOptions
 
@@ -59,20 +79,30 @@ struct PluginInspect: NodeCommand {
     var json = false
 
     func run(_ node: Node, _ console: Console) throws {
-        let plugin = try node.plugins.plugin(name)
-        let manifest = plugin.manifest
+        let plugins = node.plugins
+        let isEnabled = plugins.node.plugins.contains(name)
+        guard isEnabled || plugins.node.installed.contains(name) else {
+            throw KernelError(
+                .notFound, "there is no plugin \"\(name)\" in \(plugins.node.pluginFolder)",
+                hint: "there are: \(plugins.node.installed.joined(separator: ", "))")
+        }
+        let plugin = isEnabled ? try plugins.plugin(name) : nil
+        let manifest =
+            try plugin?.manifest ?? PluginManifest(path: plugins.node.manifestPath(of: name))
         struct Report: Encodable {
             let name, kind, version, abi, manifest, library, sha256: String
+            let enabled: Bool
             let abilities, payloadTypes, fileExtensions: [String]
-            let calls, faults, overruns: Int
+            let generation, calls, faults, overruns: Int
         }
-        let figures = plugin.figures
+        let figures = plugin?.figures ?? (calls: 0, faults: 0, overruns: 0)
         let report = Report(
             name: manifest.name, kind: manifest.kind.rawValue, version: manifest.version,
-            abi: manifest.abi.description,
-            manifest: manifest.path, library: manifest.library, sha256: plugin.sha256.description,
-            abilities: plugin.abilityIDs, payloadTypes: manifest.payloadTypes,
-            fileExtensions: manifest.fileExtensions,
+            abi: manifest.abi.description, manifest: manifest.path,
+            library: plugins.node.library(of: manifest) ?? manifest.library,
+            sha256: (plugin?.sha256 ?? manifest.sha256)?.description ?? "", enabled: isEnabled,
+            abilities: plugin?.abilityIDs ?? [], payloadTypes: manifest.payloadTypes,
+            fileExtensions: manifest.fileExtensions, generation: plugins.generation,
             calls: figures.calls, faults: figures.faults, overruns: figures.overruns)
         if json { return try console.printJSON(report) }
         try console.print(
@@ -80,7 +110,6 @@ struct PluginInspect: NodeCommand {
         )
         try console.print("manifest   \(report.manifest)")
         try console.print("library    \(report.library), sha256 \(report.sha256)")
-        try console.print("abilities  \(report.abilities.joined(separator: ", "))")
         if !report.payloadTypes.isEmpty {
             try console.print("reads      \(report.payloadTypes.joined(separator: ", "))")
         }
@@ -88,8 +117,12 @@ struct PluginInspect: NodeCommand {
             try console.print(
                 "files      \(report.fileExtensions.map { "." + $0 }.joined(separator: ", "))")
         }
+        guard isEnabled else {
+            return try console.print("state      not enabled in \(plugins.node.path)")
+        }
+        try console.print("abilities  \(report.abilities.joined(separator: ", "))")
         try console.print(
-            "figures    \(report.calls) calls, \(report.faults) faults, \(report.overruns) over their time"
+            "figures    generation \(report.generation), \(report.calls) calls, \(report.faults) faults, \(report.overruns) over their time"
         )
     }
 }
@@ -122,7 +155,7 @@ struct PluginTrust: ConsoleCommand {
         let path =
             home.manifest.map { console.url($0) } ?? folder.appendingPathComponent("node.yaml")
         let (trusted, missing) = try HomeSetup.trust(
-            all ? nil : names, in: NodeManifest(path: path.path))
+            all ? nil : names, in: NodeManifest(path: path.path, home: folder.path))
         if json {
             return try console.printJSON(["trusted": trusted, "missing": missing])
         }

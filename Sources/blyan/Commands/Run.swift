@@ -12,8 +12,9 @@ struct Run: NodeCommand {
         abstract:
             "Hold a home and serve all other commands by its control socket, until interrupted.",
         discussion: """
-            SIGHUP does what `blyan plugin reload` does. The key stays locked until a command signs, and then takes \
-            that command's passphrase; with --passphrase-file or BLYAN_PASSPHRASE it is unlocked at the start.
+            Only `blyan chain reindex` needs this process stopped. SIGHUP does what `blyan plugin reload` does. The key \
+            stays locked until a command signs, and then takes that command's passphrase; with --passphrase-file or \
+            BLYAN_PASSPHRASE it is unlocked at the start.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -23,17 +24,24 @@ struct Run: NodeCommand {
     func run(_ node: Node, _ console: Console) throws {
         if try Passphrase(home, console: console).isGiven { _ = try node.signingKey() }
         try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
+        let log: @Sendable (String) -> Void = { console.note("\(timestamp()) \($0)") }
         node.messages.subscribe(to: .blockStored, capacity: 1024, whenFull: .dropOldest) {
             message in
             let header = message.block.header
             let name =
                 header.expertName.isEmpty
                 ? header.metadata["model"]?.string ?? "" : header.expertName
-            console.note("stored    \(header.blockType) \(name) \(message.block.hash)")
+            log("stored    \(header.blockType) \(name) \(message.block.hash)")
         }
         node.messages.subscribe(to: .expertLoaded, capacity: 1024, whenFull: .dropOldest) {
             message in
-            console.note("mapped    \(message.model) \(message.expert), \(message.bytes.asBytes)")
+            log("mapped    \(message.model) \(message.expert), \(message.bytes.asBytes)")
+        }
+        node.messages.subscribe(to: .pluginsReloaded, capacity: 64, whenFull: .dropOldest) {
+            message in
+            log(
+                "reloaded  generation \(message.generation): \(message.plugins.joined(separator: ", "))"
+            )
         }
         let done = DispatchSemaphore(value: 0)
         var sources: [any DispatchSourceSignal] = []
@@ -48,10 +56,9 @@ struct Run: NodeCommand {
         let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
         hangup.setEventHandler {
             do throws(KernelError) {
-                console.note(
-                    "reloaded  plugins of generation \(try node.reloadPlugins().generation)")
+                _ = try node.reloadPlugins()
             } catch {
-                console.note("blyan: \(error)")
+                log("not reloaded: \(error)")
             }
         }
         hangup.resume()
@@ -59,13 +66,13 @@ struct Run: NodeCommand {
         let isOver = Mutex(false)
         let scrubbed = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
-            node.scrub(until: { isOver.withLock { $0 } }) { console.note("blyan: \($0)") }
+            node.scrub(until: { isOver.withLock { $0 } }) { log($0) }
             scrubbed.signal()
         }
         done.wait()
         isOver.withLock { $0 = true }
         scrubbed.wait()
         withExtendedLifetime(sources) {}
-        console.note("blyan: stopping; commands under way are ended")
+        log("stopping; commands under way are ended")
     }
 }

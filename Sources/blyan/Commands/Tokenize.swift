@@ -9,7 +9,7 @@ struct Tokenize: NodeCommand {
     @OptionGroup var home: HomeOptions
     @OptionGroup var model: ModelOptions
 
-    @Option(help: ArgumentHelp("The text.", valueName: "file"))
+    @Option(help: ArgumentHelp("The text; - is standard input.", valueName: "file"))
     var file: String
 
     @Flag(help: "Match control tokens that the text spells.")
@@ -22,7 +22,7 @@ struct Tokenize: NodeCommand {
         let found = try node.catalog.model(named: model.model)
         let tokenizer = try Tokenizer(found.document.tokenizer)
         let ids = tokenizer.encode(
-            try readFile(console.url(file)), addSpecial: true, parseSpecial: special)
+            try readText(file, console), addSpecial: true, parseSpecial: special)
         if json { return try console.printJSON(ids) }
         for id in ids {
             try console.print(
