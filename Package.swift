@@ -87,7 +87,8 @@ let package = Package(
         .target(
             name: "BlyanModel",
             dependencies: [
-                "BlyanJSON", "BlyanKernel", "BlyanYAML", "CBlyanFault", "CBlyanMath", "CBlyanPlugin",
+                "BlyanJSON", "BlyanKernel", "BlyanYAML", "CBlyanFault", "CBlyanMath",
+                "CBlyanPlugin",
             ],
             resources: [.embedInCode("../../Manifests/node.schema.json")],
             swiftSettings: strict),

@@ -68,7 +68,7 @@ import Testing
     @Test func theKernelStaysTiny() throws {
         let files = try SourceTree.files(in: ["Sources/BlyanKernel"], ["swift"])
         let count = files.reduce(0) { $0 + $1.codeLineCount }
-        #expect(count <= 3_300)
+        #expect(count <= 3_400)
     }
 
     /// Nothing of a plugin is in the host: what only a plugin may know, by the plugin that knows it.

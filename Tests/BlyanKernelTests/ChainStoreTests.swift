@@ -1,3 +1,4 @@
+import BlyanJSON
 import BlyanKernel
 import Foundation
 import Testing

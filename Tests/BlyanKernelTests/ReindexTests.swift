@@ -63,6 +63,63 @@ import Testing
         }
     }
 
+    /// The holder's log is cut under it, at a record's border and in the middle: verify ends and says so.
+    @Test(arguments: [0, -1, 1]) func verifyEndsOnALogThatWasCut(offset: Int) throws {
+        let home = try Closed()
+        let store = try ChainStore(home: home.url)
+        defer { store.close() }
+        #expect(truncate(home.log.path, off_t(home.starts[4] + offset)) == 0)
+        let report = try store.verify()
+        #expect(!report.failures.isEmpty && report.failures.count < 7)
+    }
+
+    /// A log with whole records, whose blocks do not stand, is not served when the index is made from it.
+    @Test(arguments: ["signature", "validator", "order"])
+    func aForgedLogIsRefused(what: String) throws {
+        let home = try Closed()
+        var lines = home.blocks.map(\.line)
+        switch what {
+        case "signature":
+            let other = try Block(
+                signing: home.blocks[3].header, with: SigningKey([UInt8](repeating: 7, count: 32)))
+            #expect(other.line == lines[3])
+            let line = String(decoding: lines[3], as: UTF8.self)
+            lines[3] = Array(
+                line.replacing(
+                    Hex.encode(other.signature), with: Hex.encode(home.blocks[2].signature)
+                ).utf8)
+        case "validator":
+            lines[6] = try Block(signing: home.blocks[6].header, with: SigningKey()).line
+        default: lines.swapAt(2, 3)
+        }
+        let log = lines.reduce(into: Data()) { $0.append(contentsOf: Self.record($1)) }
+        try log.write(to: home.log)
+        try FileManager.default.removeItem(at: home.index)
+        let error = #expect(throws: KernelError.self) { try ChainStore(home: home.url) }
+        #expect(error?.message.contains("does not stand") == true, "\(error as Any)")
+        #expect(try payloadFiles(home.url) == home.payloads)
+        let report = try ChainStore(reading: home.url).verify()
+        #expect(!report.failures.isEmpty)
+    }
+
+    /// Log and index are both lost: payloads are kept, for a copy of the log may turn up.
+    @Test func anEmptyLogRemovesNoPayload() throws {
+        let home = try Closed()
+        try FileManager.default.removeItem(at: home.log)
+        try FileManager.default.removeItem(at: home.index)
+        try ChainStore(home: home.url).close()
+        #expect(try payloadFiles(home.url) == home.payloads)
+        try FileManager.default.removeItem(at: home.index)
+        try home.checkThatNothingIsLost()
+    }
+
+    /// STORAGE.md's record of one line.
+    private static func record(_ line: [UInt8]) -> [UInt8] {
+        let body = line + [10]
+        let length = (0..<4).map { UInt8(truncatingIfNeeded: body.count >> (8 * $0)) }
+        return Array("BLR1".utf8) + length + SHA256.hash(body).bytes[..<16] + body
+    }
+
     @Test(arguments: [3, 6]) func reindexKeepsWhatTheIndexKnowsWasDurable(record: Int) throws {
         let home = try Closed()
         try home.flip(record: record)

@@ -5,7 +5,7 @@ import Testing
 /// Tensors of a fixture with some of them changed.
 private struct EditedTensors: NamedTensors {
     var entries: [String: TensorEntry]
-    let sources: [SourceFile] = []
+    let files: [MappedFile] = []
 
     /// What a test made up.
     private struct Made: LentBytes {
@@ -41,7 +41,7 @@ private struct EditedTensors: NamedTensors {
     private let embedding = "model.embed_tokens.weight"
     private let head = "lm_head.weight"
 
-    /// A fixture whose tensors are edited, opened by way of the reader for pickles.
+    /// A fixture whose tensors are edited.
     private func open(
         _ name: String, _ edit: (inout EditedTensors) throws -> Void
     ) throws -> any Checkpoint {
@@ -56,7 +56,7 @@ private struct EditedTensors: NamedTensors {
                 path: from.appendingPathComponent("model.safetensors").path)
             var tensors = EditedTensors(entries: file.entries)
             try edit(&tensors)
-            return try openCheckpoint(at: folder.path) { _ in tensors }
+            return try HuggingFaceCheckpoint(directory: folder.path, tensors: tensors)
         }
     }
 

@@ -49,6 +49,26 @@ import Testing
         try home.succeed("chain", "check", "--read-data")
     }
 
+    /// What the error's hint says: importing again mends what is damaged or gone, and stores nothing twice.
+    @Test(arguments: ["flip", "cut", "remove", "pipe"]) func importingAgainMends(how: String) throws
+    {
+        let home = try Home(.imported)
+        let expected = try Checkpoints.expected(Checkpoints.routed)
+        let version = try show("layer1.expert2", in: home)
+        let file = payload(home, version.payload)
+        switch how {
+        case "flip": try change(file) { $0[4200] ^= 1 }
+        case "cut": try change(file) { $0.removeLast(100) }
+        default:
+            try FileManager.default.removeItem(at: file)
+            if how == "pipe" { #expect(mkfifo(file.path, 0o600) == 0) }
+        }
+        try home.fail("chain", "check", "--read-data", naming: ["layer1.expert2"])
+        try home.succeed("import", Checkpoints.routed.path)
+        try home.succeed("chain", "check", "--read-data")
+        #expect(try home.evaluate(expected).greedy == expected.greedy)
+    }
+
     @Test func aDamagedMetaDocumentBlocksItsModelAlone() throws {
         let home = try Home(.imported)
         try home.succeed("import", Checkpoints.folder("qwen2-tiny").path)

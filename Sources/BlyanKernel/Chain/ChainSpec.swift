@@ -184,7 +184,13 @@ private enum Rules {
 
     static let signerIsValidator: ChainSpec.Rule = { (block, view) throws(KernelError) in
         guard block.header.blockType != "genesis" else { return }
-        guard view.pact?.validators.contains(block.header.miner) == true else {
+        guard let pact = view.pact else {
+            throw KernelError(
+                .integrity,
+                "the Genesis Pact cannot be read, so that the signer of block \(block.hash) cannot be checked"
+            )
+        }
+        guard pact.validators.contains(block.header.miner) else {
             throw KernelError(
                 .rule,
                 "block \(block.hash) on chain A is signed by \(block.header.miner), which is no validator of the Genesis Pact"

@@ -140,7 +140,7 @@ internal import Foundation
                     unsafe clock_gettime(CLOCK_MONOTONIC, &now)
                     return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
                 },
-                is_cancelled: { _ in Cancellation.isRequested ? 1 : 0 },
+                is_cancelled: { _ in Cancellation.current.isRequested() ? 1 : 0 },
                 get_service: { context, id in
                     guard let host = unsafe HostContext.at(context), let id = unsafe id else {
                         return nil

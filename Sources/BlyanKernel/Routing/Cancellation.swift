@@ -1,26 +1,20 @@
 /// Whether the work of the current thread or task should stop: its client went away, or the node ends.
-public enum Cancellation {
-    // A task-local closure crashes when it is bound (Swift 6.3.1); one in a struct does not.
-    private struct Request: Sendable {
-        let isMade: @Sendable () -> Bool
-    }
+///
+/// A struct around the closure, because a task-local closure crashes when it is bound (Swift 6.3.1).
+public struct Cancellation: Sendable {
+    /// Whoever starts a command binds it.
+    @TaskLocal public static var current = Cancellation { Task.isCancelled }
 
-    @TaskLocal private static var request = Request { Task.isCancelled }
+    /// Asked between pieces of work.
+    public let isRequested: @Sendable () -> Bool
 
-    /// Whether to stop, asked between pieces of work.
-    public static var isRequested: Bool { request.isMade() }
-
-    /// Runs `body`, in which `isRequested` answers whether to stop; whoever starts a command does this.
-    public static func bind<Result>(
-        _ isRequested: @escaping @Sendable () -> Bool, _ body: () throws -> Result
-    ) rethrows -> Result {
-        try $request.withValue(Request(isMade: isRequested), operation: body)
-    }
+    /// A request to stop that stands once `isRequested` answers so.
+    public init(_ isRequested: @escaping @Sendable () -> Bool) { self.isRequested = isRequested }
 
     /// Ends work that nobody waits for.
     ///
     /// - Throws: ``KernelError`` with code `cancelled`.
     public static func check() throws(KernelError) {
-        if isRequested { throw KernelError(.cancelled, "the work was stopped on request") }
+        if current.isRequested() { throw KernelError(.cancelled, "stopped on request") }
     }
 }

@@ -43,7 +43,8 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
         label: String, remembered: (any CheckMemory)? = nil
     ) throws(KernelError) {
         let hint = "restore the file from a copy of this home, or import the model again"
-        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        // A pipe in its place must not be waited for.
+        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
             guard errno == ENOENT else {
                 throw KernelError(
@@ -54,7 +55,9 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
         }
         defer { close(descriptor) }
         var info = stat()
-        guard unsafe fstat(descriptor, &info) == 0, UInt64(info.st_size) == size else {
+        guard unsafe fstat(descriptor, &info) == 0, info.st_mode & S_IFMT == S_IFREG,
+            UInt64(info.st_size) == size
+        else {
             throw KernelError(
                 .integrity,
                 "the payload of \(label) has \(info.st_size) bytes, \(size) were signed: \(path)",

@@ -138,12 +138,15 @@ struct RecordLog {
     /// - Throws: ``KernelError`` with code `integrity` for damage, `offset` then being at the next whole record.
     func next(_ offset: inout UInt64) throws(KernelError) -> [Line]? {
         guard offset < end else { return nil }
-        if let record = try whole(at: offset, size: end) {
+        // The file may have been cut since it was opened: then nothing follows.
+        let start = offset, held = min(end, size)
+        offset = end
+        guard start < held else { throw damaged(start) }
+        if let record = try whole(at: start, size: held) {
             offset = record.end
             return record.lines
         }
-        let start = offset
-        offset = try nextRecord(after: start, size: end) ?? end
+        offset = try nextRecord(after: start, size: held) ?? end
         throw damaged(start)
     }
 

@@ -2,7 +2,7 @@ extension ModelConfig {
     /// Layers of a model at most.
     package static let layerLimit = 10_000
     /// Experts of a model at most.
-    package static let expertLimit = 2_000_000
+    package static let expertLimit = 100_000
 
     /// Checks everything that the arithmetic takes for granted: an importer's result, and what was read from a chain.
     ///

@@ -160,6 +160,12 @@ public struct ModelCatalog: Sendable {
             }
             parts[name] = digest
         }
+        let wanted = Set(document.config.parts.map(\.name))
+        if let odd = wanted.symmetricDifference(parts.keys).min() {
+            throw ModelError(
+                "version block \(version.hash) \(wanted.contains(odd) ? "lacks the part" : "lists") \(odd), the model has \(wanted.count) parts\(wanted.contains(odd) ? "" : " and none of that name")"
+            )
+        }
         return CatalogModel(meta: meta, document: document, version: version, parts: parts)
     }
 

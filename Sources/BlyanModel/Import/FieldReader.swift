@@ -122,6 +122,20 @@ struct FieldReader {
         return flag
     }
 
+    /// Text, or nil.
+    mutating func text(_ key: String) throws(ModelError) -> String? {
+        guard let field = take(key) else { return nil }
+        guard let text = field.string else { throw bad(key, "\(field.summary) is not text") }
+        return text
+    }
+
+    /// An array, or nil.
+    mutating func list(_ key: String) throws(ModelError) -> [JSONDocument]? {
+        guard let field = take(key) else { return nil }
+        guard let items = field.array else { throw bad(key, "\(field.summary) is not an array") }
+        return items
+    }
+
     /// Refuses what is left.
     ///
     /// - Parameter special: more fields with the one value that changes nothing.

@@ -3,17 +3,17 @@ internal import CBlyanPlugin
 internal import Foundation
 
 /// A Hugging Face directory: `config.json`, safetensors (one file or shards), `tokenizer.json`.
-struct HuggingFaceCheckpoint: Checkpoint {
-    let config: ModelConfig
-    let tokenizer: TokenizerDocument
-    let sources: [SourceFile]
+package struct HuggingFaceCheckpoint: Checkpoint {
+    package let config: ModelConfig
+    package let tokenizer: TokenizerDocument
+    package let sources: [SourceFile]
     private let tensors: any NamedTensors
     private let family: String
     private let biases: Set<String>
     /// The embedding's tensor: a tied model may have only the head's.
     private let embedding: String
 
-    init(directory: String, tensors given: (any NamedTensors)? = nil) throws {
+    package init(directory: String, tensors given: (any NamedTensors)? = nil) throws {
         let description = try HuggingFaceConfig(path: "\(directory)/config.json")
         let tensors = try given ?? Self.open(directory)
         family = description.family
@@ -85,7 +85,7 @@ struct HuggingFaceCheckpoint: Checkpoint {
         case slice(String, expert: Int, first: Int, allRows: Int)
     }
 
-    func tensors(of part: PartLayout) throws -> [CheckpointTensor] {
+    package func tensors(of part: PartLayout) throws -> [CheckpointTensor] {
         var found: [CheckpointTensor] = []
         for tensor in part.tensors where isWanted(tensor) {
             let spellings = spellings(part, tensor)

@@ -23,7 +23,7 @@ package struct HuggingFaceConfig {
             throw ModelError("\(path) is not a JSON object")
         }
         var reader = FieldReader(path: path, fields: fields)
-        let type = reader.take("model_type")?.string ?? "nothing"
+        let type = try reader.text("model_type") ?? "nothing"
         guard Self.known.contains(type) else {
             throw ModelError(
                 "\(path): the architecture \"\(type)\" is not known",
@@ -76,7 +76,7 @@ package struct HuggingFaceConfig {
         guard headSize % 2 == 0, headSize <= 1024 else {
             throw reader.bad("head_dim", "\(headSize) is odd or over 1024")
         }
-        let activation = reader.take("hidden_act")?.string ?? "silu"
+        let activation = try reader.text("hidden_act") ?? "silu"
         guard ["silu", "swish"].contains(activation) else {
             throw reader.unsupported("hidden_act", "\"\(activation)\"", "\"silu\"")
         }
@@ -170,7 +170,7 @@ package struct HuggingFaceConfig {
         let shared =
             family == "qwen2_moe" ? try reader.positive("shared_expert_intermediate_size") : 0
         let step = isQwen ? try reader.positive("decoder_sparse_step", default: 1) : 1
-        let denseLayers = Set((reader.take("mlp_only_layers")?.array ?? []).compactMap(\.int))
+        let denseLayers = try Set((reader.list("mlp_only_layers") ?? []).compactMap(\.int))
         let normalises =
             family == "mixtral" ? true : try reader.flag("norm_topk_prob", default: false)
         var all: [ModelConfig.Layer] = []
@@ -202,7 +202,7 @@ package struct HuggingFaceConfig {
             throw reader.bad(
                 "sliding_window", "is null beside use_sliding_window, expected a number")
         }
-        let types = reader.take("layer_types")?.array?.map { $0.string ?? "" }
+        let types = try reader.list("layer_types")?.map { $0.string ?? "" }
         if let types {
             guard types.count == layers else {
                 throw reader.bad("layer_types", "\(types.count) entries for \(layers) layers")
@@ -257,8 +257,8 @@ package struct HuggingFaceConfig {
         guard partial == 1 else {
             throw reader.unsupported("partial_rotary_factor", "\(partial)", "1")
         }
-        let type = scaling.take("rope_type")?.string ?? scaling.take("type")?.string ?? "default"
-        _ = scaling.take("type")
+        let (new, old) = (try scaling.text("rope_type"), try scaling.text("type"))
+        let type = new ?? old ?? "default"
         let result: ModelConfig.RoPE.Scaling
         switch type {
         case "default": result = .none

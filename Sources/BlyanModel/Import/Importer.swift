@@ -81,7 +81,11 @@ public struct Importer: Sendable {
         var written = isNew ? 1 : 0
         var payloadBytes = 0
         let known = try ModelCatalog(store).model(meta)
-        if known.isComplete { return Result(model: meta.hash, blocks: 0, payloadBytes: 0) }
+        // What is here is stored again only if its payload is damaged or gone.
+        let damaged = try damagedParts(known.parts)
+        if known.isComplete, damaged.isEmpty {
+            return Result(model: meta.hash, blocks: written, payloadBytes: 0)
+        }
         func bytes(_ tensors: [CheckpointTensor]) -> Int {
             tensors.reduce(0) {
                 $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
@@ -94,6 +98,16 @@ public struct Importer: Sendable {
         while !rest.isEmpty {
             let batch = Array(rest.prefix(ProcessInfo.processInfo.activeProcessorCount))
             rest = rest.dropFirst(batch.count)
+            for (layout, sources) in batch {
+                guard let block = damaged[layout.name] else { continue }
+                let payload = try write(layout, sources, quantisation: quantisation)
+                guard payload.hash == block.header.payloadHash else {
+                    throw ModelError(
+                        "the payload of \(layout.name) (block \(block.hash)) is damaged, and this checkpoint gives another one",
+                        hint: "restore it from a copy of this home")
+                }
+                payloadBytes += Int(payload.size)
+            }
             let stored = try store(
                 batch.filter { blocks[$0.0.name] == nil }, meta: meta, quantisation: quantisation)
             for block in stored {
@@ -108,6 +122,9 @@ public struct Importer: Sendable {
                 try onProgress(progress)
             }
         }
+        if known.isComplete {
+            return Result(model: meta.hash, blocks: written, payloadBytes: payloadBytes)
+        }
         let version = VersionDocument(model: meta.hash, parts: blocks, parent: nil, verdict: nil)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
@@ -115,6 +132,26 @@ public struct Importer: Sendable {
             "version", Array(encoder.encode(version)), dependsOn: [meta.hash],
             metadata: ["model": .string(name)])
         return Result(model: meta.hash, blocks: written + 1, payloadBytes: payloadBytes)
+    }
+
+    /// Blocks of parts whose payload file is gone or does not have its hash; all cores read.
+    private func damagedParts(_ parts: [String: Digest]) throws -> [String: Block] {
+        var blocks: [(name: String, block: Block)] = []
+        for (name, hash) in parts {
+            guard let block = try store.block(hash) else { continue }
+            blocks.append((name, block))
+        }
+        let known = blocks
+        let damaged = Mutex<[String: Block]>([:])
+        DispatchQueue.concurrentPerform(iterations: known.count) { i in
+            let (name, block) = known[i]
+            guard let hash = block.header.payloadHash else { return }
+            let isWhole =
+                store.payloads.contains(hash, size: UInt64(block.header.payloadSize))
+                && (try? store.payloads.fileHash(store.payloads.path(of: hash))) == hash
+            if !isWhole { damaged.withLock { $0[name] = block } }
+        }
+        return damaged.withLock { $0 }
     }
 
     /// The meta block of this very document, or a new one.
@@ -125,7 +162,13 @@ public struct Importer: Sendable {
         Self.metaLock.lock()
         defer { Self.metaLock.unlock() }
         for block in try store.blocks(.type(chain: "A", "meta")) {
-            if block.header.payloadHash == hash { return (block, false) }
+            if block.header.payloadHash == hash {
+                // Stored again if it is damaged; an existing whole file is kept.
+                let writer = try store.payloads.makeWriter()
+                try writer.write(bytes)
+                _ = try writer.finish()
+                return (block, false)
+            }
             guard block.header.metadata["model"]?.string == document.name else { continue }
             throw ModelError(
                 "this home has another model named \"\(document.name)\" (\(block.hash.description.prefix(12))): its weights, configuration or tokenizer differ from this one's",
@@ -190,6 +233,22 @@ public struct Importer: Sendable {
     private func block(
         _ layout: PartLayout, _ tensors: [CheckpointTensor], meta: Block, quantisation: String
     ) throws -> Block {
+        let payload = try write(layout, tensors, quantisation: quantisation)
+        var header = BlockHeader(
+            chainID: "B", blockType: "parameters", index: 0, previous: store.genesis,
+            timestamp: clock())
+        header.dependsOn = [meta.hash]
+        header.expertName = layout.name
+        header.layerID = Int64(max(0, layout.layer))
+        header.version = "1.0.0"
+        payload.describe(in: &header, type: payloadType)
+        return try Block(signing: header, with: key)
+    }
+
+    /// Makes the payload of a part durable.
+    private func write(
+        _ layout: PartLayout, _ tensors: [CheckpointTensor], quantisation: String
+    ) throws -> StoredPayload {
         let sink = try WriterSink(store.payloads.makeWriter())
         // Routers decide by small differences: they keep their dtype.
         let isQuantised = quantisation == "int8" && !layout.name.hasSuffix(".router")
@@ -205,15 +264,7 @@ public struct Importer: Sendable {
                 "plugin \(format.plugin.manifest.name) says that leaves cover \(encoded.covered) bytes, it wrote \(payload.layout.covered)"
             )
         }
-        var header = BlockHeader(
-            chainID: "B", blockType: "parameters", index: 0, previous: store.genesis,
-            timestamp: clock())
-        header.dependsOn = [meta.hash]
-        header.expertName = layout.name
-        header.layerID = Int64(max(0, layout.layer))
-        header.version = "1.0.0"
-        payload.describe(in: &header, type: payloadType)
-        return try Block(signing: header, with: key)
+        return payload
     }
 
     /// Hands all tensors to the plugin at once: their bytes are borrowed one inside the other's closure.

@@ -295,3 +295,30 @@ package indirect enum JSONDocument: Sendable, Equatable {
         }
     }
 }
+
+extension JSONDocument {
+    /// A member that must be true or false where it is given.
+    func flag(_ key: String, default value: Bool) throws(ModelError) -> Bool {
+        guard let member = self[key], !member.isNull else { return value }
+        guard let flag = member.bool else { throw wrong(key, member, "true or false") }
+        return flag
+    }
+
+    /// A member that must be text where it is given.
+    func text(_ key: String) throws(ModelError) -> String? {
+        guard let member = self[key], !member.isNull else { return nil }
+        guard let text = member.string else { throw wrong(key, member, "text") }
+        return text
+    }
+
+    /// A member that must be an array where it is given.
+    func list(_ key: String) throws(ModelError) -> [JSONDocument] {
+        guard let member = self[key], !member.isNull else { return [] }
+        guard let items = member.array else { throw wrong(key, member, "an array") }
+        return items
+    }
+
+    private func wrong(_ key: String, _ found: JSONDocument, _ expected: String) -> ModelError {
+        ModelError("\(key) is \(found.summary), expected \(expected)")
+    }
+}

@@ -11,21 +11,21 @@ extension TokenizerDocument {
     ///
     /// - Throws: ``ModelError`` naming a model or pre-tokenizer that this build does not compute.
     init(gguf metadata: GGUFMetadata) throws(ModelError) {
-        guard let pieces = metadata.strings("tokenizer.ggml.tokens"),
-            let model = metadata.string("tokenizer.ggml.model")
+        guard let pieces = try metadata.strings("tokenizer.ggml.tokens"),
+            let model = try metadata.string("tokenizer.ggml.model")
         else { throw ModelError("\(metadata.path) has no tokenizer") }
-        let types = metadata.ints("tokenizer.ggml.token_type") ?? []
+        let types = try metadata.ints("tokenizer.ggml.token_type") ?? []
         guard types.isEmpty || types.count == pieces.count else {
             throw ModelError(
                 "\(metadata.path): \(types.count) token types for \(pieces.count) tokens")
         }
         self.init(kind: .byteLevelBPE, pieces: pieces)
-        unknown = metadata.int("tokenizer.ggml.unknown_token_id")
+        unknown = try metadata.int("tokenizer.ggml.unknown_token_id")
         matchesLongestFirst = true
         var impliesBegin = false
         switch model {
         case "gpt2":
-            let name = metadata.string("tokenizer.ggml.pre") ?? "default"
+            let name = try metadata.string("tokenizer.ggml.pre") ?? "default"
             guard let known = Self.preTokenizers[name] else {
                 throw ModelError(
                     "\(metadata.path): the pre-tokenizer \"\(name)\" is not one that this build computes",
@@ -34,14 +34,14 @@ extension TokenizerDocument {
             steps = known.patterns.map { .split($0) } + [.bytes]
             ignoresMerges = known.ignoresMerges
             impliesBegin = known.addsBegin
-            guard let merges = metadata.strings("tokenizer.ggml.merges") else {
+            guard let merges = try metadata.strings("tokenizer.ggml.merges") else {
                 throw ModelError("\(metadata.path) has no tokenizer.ggml.merges")
             }
             self.merges = merges
         case "llama":
             kind = .piecesScores
             impliesBegin = true
-            guard let scores = metadata.doubles("tokenizer.ggml.scores"),
+            guard let scores = try metadata.doubles("tokenizer.ggml.scores"),
                 scores.count == pieces.count
             else {
                 throw ModelError("\(metadata.path) has no score for each token")
@@ -51,7 +51,7 @@ extension TokenizerDocument {
                 throw ModelError("\(metadata.path) has a score that is not finite")
             }
             unknown = unknown ?? 0
-            if metadata.bool("tokenizer.ggml.add_space_prefix") ?? true {
+            if try metadata.bool("tokenizer.ggml.add_space_prefix") ?? true {
                 firstSpace = .dropped
                 normalizers.append(.prepend("▁"))
             }
@@ -62,7 +62,7 @@ extension TokenizerDocument {
                 hint: "known: gpt2, llama")
         }
         for key in ["add_sep_token", "remove_extra_whitespaces", "escape_whitespaces"]
-        where metadata.bool("tokenizer.ggml.\(key)") == true {
+        where try metadata.bool("tokenizer.ggml.\(key)") == true {
             throw ModelError(
                 "\(metadata.path): tokenizer.ggml.\(key) is not one that this build computes")
         }
@@ -75,14 +75,15 @@ extension TokenizerDocument {
                 Added(
                     id: id, text: pieces[id], special: type != TokenType.userDefined))
         }
-        stripAsPhi3(metadata.string("general.name") ?? "")
+        stripAsPhi3(try metadata.string("general.name") ?? "")
         try addEnds(metadata, isPieces: model == "llama", impliesBegin: impliesBegin)
-        func text(_ key: String) -> String? {
-            metadata.int("tokenizer.ggml.\(key)_token_id").flatMap {
-                pieces.indices.contains($0) ? pieces[$0] : nil
-            }
+        func text(_ key: String) throws(ModelError) -> String? {
+            guard let id = try metadata.int("tokenizer.ggml.\(key)_token_id"),
+                pieces.indices.contains(id)
+            else { return nil }
+            return pieces[id]
         }
-        setChat(
+        try setChat(
             jinja: metadata.string("tokenizer.chat_template"), begin: text("bos"), end: text("eos"))
     }
 
@@ -91,7 +92,7 @@ extension TokenizerDocument {
         _ metadata: GGUFMetadata, isPieces: Bool, impliesBegin: Bool
     ) throws(ModelError) {
         func id(_ key: String) throws(ModelError) -> Int? {
-            guard let id = metadata.int("tokenizer.ggml.\(key)_token_id") else { return nil }
+            guard let id = try metadata.int("tokenizer.ggml.\(key)_token_id") else { return nil }
             guard pieces.indices.contains(id) else {
                 throw ModelError(
                     "\(metadata.path): \(key)_token_id is \(id), there are \(pieces.count) tokens")
@@ -100,9 +101,9 @@ extension TokenizerDocument {
         }
         let begin = try id("bos") ?? (isPieces ? 1 : nil)
         let end = try id("eos") ?? (isPieces ? 2 : nil)
-        let addsBegin = metadata.bool("tokenizer.ggml.add_bos_token") ?? impliesBegin
+        let addsBegin = try metadata.bool("tokenizer.ggml.add_bos_token") ?? impliesBegin
         if addsBegin, let begin { prefix = [begin] }
-        if metadata.bool("tokenizer.ggml.add_eos_token") ?? false, let end { suffix = [end] }
+        if try metadata.bool("tokenizer.ggml.add_eos_token") ?? false, let end { suffix = [end] }
         endTokens = [end, try id("eot")].compactMap { $0 }
         for name in ["<|im_end|>", "<|eot_id|>", "<|end|>"] {
             if let found = added.first(where: { $0.text == name && $0.special })?.id,

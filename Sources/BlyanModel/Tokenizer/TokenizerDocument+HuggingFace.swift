@@ -98,7 +98,7 @@ private struct TokenizerSource {
         guard let model = json["model"], let vocabulary = model["vocab"]?.members else {
             throw ModelError("\(path) has no model with a vocab")
         }
-        guard (model["type"]?.string ?? "BPE") == "BPE" else {
+        guard try (model.text("type") ?? "BPE") == "BPE" else {
             throw unknown("model type", model["type"])
         }
         for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
@@ -108,10 +108,10 @@ private struct TokenizerSource {
         }
         var document = TokenizerDocument(kind: .piecesBPE, pieces: try pieces(vocabulary))
         document.merges = try merges(model["merges"])
-        document.ignoresMerges = model["ignore_merges"]?.bool ?? false
-        document.fusesUnknown = model["fuse_unk"]?.bool ?? false
-        document.fallsBackOnBytes = model["byte_fallback"]?.bool ?? false
-        if let name = model["unk_token"]?.string {
+        document.ignoresMerges = try model.flag("ignore_merges", default: false)
+        document.fusesUnknown = try model.flag("fuse_unk", default: false)
+        document.fallsBackOnBytes = try model.flag("byte_fallback", default: false)
+        if let name = try model.text("unk_token") {
             guard let id = vocabulary[Key(text: name)]?.int else {
                 throw unknown("unk_token", model["unk_token"])
             }
@@ -136,14 +136,16 @@ private struct TokenizerSource {
     private func pieces(_ vocabulary: [Key: JSONDocument]) throws(ModelError) -> [String] {
         var entries: [(Int, String)] = []
         var seen: [Int: String] = [:]
+        // Room for padding, none for a number that makes the table of pieces much larger than the file.
+        let limit = try 4 * (vocabulary.count + json.list("added_tokens").count) + 65_536
         for (key, value) in vocabulary {
-            guard let id = value.int, id >= 0, id < 1 << 24 else {
+            guard let id = value.int, id >= 0, id < limit else {
                 throw unknown("vocabulary id of \"\(key.text)\":", value)
             }
             entries.append((id, key.text))
         }
-        for token in json["added_tokens"]?.array ?? [] {
-            guard let id = token["id"]?.int, id >= 0, id < 1 << 24,
+        for token in try json.list("added_tokens") {
+            guard let id = token["id"]?.int, id >= 0, id < limit,
                 let text = token["content"]?.string,
                 vocabulary[Key(text: text)].map({ $0.int == id }) ?? true
             else { throw unknown("added token", token) }
@@ -178,15 +180,19 @@ private struct TokenizerSource {
         return merges
     }
 
-    private func steps(_ value: JSONDocument?, _ list: String) -> [JSONDocument] {
+    private func steps(
+        _ value: JSONDocument?, _ list: String
+    ) throws(ModelError) -> [JSONDocument] {
         guard let value, !value.isNull else { return [] }
-        return value["type"]?.string == "Sequence" ? value[list]?.array ?? [] : [value]
+        guard value["type"]?.string == "Sequence" else { return [value] }
+        guard let steps = value[list]?.array else { throw unknown("Sequence", value) }
+        return steps
     }
 
     private func readNormalizer(_ value: JSONDocument?, _ document: inout TokenizerDocument)
         throws(ModelError)
     {
-        for step in steps(value, "normalizers") {
+        for step in try steps(value, "normalizers") {
             switch step["type"]?.string {
             case "NFC": document.normalizers.append(.formC)
             case "Prepend":
@@ -205,35 +211,37 @@ private struct TokenizerSource {
     private func readPreTokenizer(_ value: JSONDocument?, _ document: inout TokenizerDocument)
         throws(ModelError)
     {
-        for step in steps(value, "pretokenizers") {
+        for step in try steps(value, "pretokenizers") {
             switch step["type"]?.string {
             case "ByteLevel":
                 guard !document.steps.contains(.bytes) else {
                     throw unknown("second", step["type"])
                 }
-                if step["add_prefix_space"]?.bool ?? true { document.steps.append(.space) }
-                if step["use_regex"]?.bool ?? true {
+                if try step.flag("add_prefix_space", default: true) {
+                    document.steps.append(.space)
+                }
+                if try step.flag("use_regex", default: true) {
                     document.steps.append(.split(TokenizerDocument.gpt2Pattern))
                 }
                 document.steps.append(.bytes)
             case "Digits":
-                let isSingle = step["individual_digits"]?.bool ?? false
+                let isSingle = try step.flag("individual_digits", default: false)
                 document.steps.append(.split(isSingle ? #"\p{N}"# : #"\p{N}+"#))
             case "Punctuation":
                 // ASCII punctuation, symbols among it, and every punctuation of Unicode.
                 let mark = #"[\p{P}$+<=>^`|~]"#
-                switch step["behavior"]?.string ?? "Isolated" {
+                switch try step.text("behavior") ?? "Isolated" {
                 case "Isolated": document.steps.append(.split(mark))
                 case "Contiguous": document.steps.append(.split(mark + "+"))
                 default: throw unknown("Punctuation behavior", step["behavior"])
                 }
             case "Split": document.steps.append(.split(try splitPattern(step)))
             case "Metaspace":
-                guard (step["replacement"]?.string ?? "▁") == "▁" else {
+                guard try (step.text("replacement") ?? "▁") == "▁" else {
                     throw unknown("Metaspace replacement", step["replacement"])
                 }
                 document.steps.append(.metaspace(try prefix(step)))
-                if step["split"]?.bool ?? true { document.steps.append(.split("▁[^▁]*")) }
+                if try step.flag("split", default: true) { document.steps.append(.split("▁[^▁]*")) }
             default: throw unknown("pre-tokenizer", step["type"] ?? step)
             }
         }
@@ -243,7 +251,9 @@ private struct TokenizerSource {
         guard step["behavior"]?.string == "Isolated" else {
             throw unknown("Split behavior", step["behavior"])
         }
-        guard step["invert"]?.bool != true else { throw unknown("Split invert", step["invert"]) }
+        guard try !step.flag("invert", default: false) else {
+            throw unknown("Split invert", step["invert"])
+        }
         if let pattern = step["pattern"]?["Regex"]?.string { return pattern }
         guard let text = step["pattern"]?["String"]?.string, !text.isEmpty else {
             throw unknown("Split pattern", step["pattern"])
@@ -257,8 +267,8 @@ private struct TokenizerSource {
     }
 
     private func prefix(_ metaspace: JSONDocument) throws(ModelError) -> TokenizerDocument.Prefix {
-        guard let name = metaspace["prepend_scheme"]?.string else {
-            return metaspace["add_prefix_space"]?.bool == false ? .never : .always
+        guard let name = try metaspace.text("prepend_scheme") else {
+            return try metaspace.flag("add_prefix_space", default: true) ? .always : .never
         }
         guard let scheme = TokenizerDocument.Prefix(rawValue: name) else {
             throw unknown("Metaspace prepend_scheme", metaspace["prepend_scheme"])
@@ -269,7 +279,7 @@ private struct TokenizerSource {
     private func readDecoder(_ value: JSONDocument?, _ document: inout TokenizerDocument)
         throws(ModelError)
     {
-        for step in steps(value, "decoders") {
+        for step in try steps(value, "decoders") {
             switch step["type"]?.string {
             case "ByteLevel" where document.kind == .byteLevelBPE: continue
             case "Metaspace" where document.kind == .piecesBPE:
@@ -292,18 +302,18 @@ private struct TokenizerSource {
     private func readAdded(
         _ document: inout TokenizerDocument, _ vocabulary: [Key: JSONDocument]
     ) throws(ModelError) {
-        for token in json["added_tokens"]?.array ?? [] {
+        for token in try json.list("added_tokens") {
             guard let id = token["id"]?.int, let text = token["content"]?.string else {
                 throw unknown("added token", token)
             }
-            let isSpecial = token["special"]?.bool ?? false
+            let isSpecial = try token.flag("special", default: false)
             document.added.append(
                 TokenizerDocument.Added(
                     id: id, text: text, special: isSpecial,
-                    stripsLeft: token["lstrip"]?.bool ?? false,
-                    stripsRight: token["rstrip"]?.bool ?? false,
-                    singleWord: token["single_word"]?.bool ?? false,
-                    normalised: token["normalized"]?.bool ?? !isSpecial,
+                    stripsLeft: try token.flag("lstrip", default: false),
+                    stripsRight: try token.flag("rstrip", default: false),
+                    singleWord: try token.flag("single_word", default: false),
+                    normalised: try token.flag("normalized", default: !isSpecial),
                     isPiece: vocabulary[Key(text: text)] != nil))
         }
     }
@@ -311,12 +321,12 @@ private struct TokenizerSource {
     private func readPostProcessor(_ value: JSONDocument?, _ document: inout TokenizerDocument)
         throws(ModelError)
     {
-        for step in steps(value, "processors") {
+        for step in try steps(value, "processors") {
             switch step["type"]?.string {
             case "ByteLevel": continue
             case "TemplateProcessing":
                 var isBefore = true
-                for item in step["single"]?.array ?? [] {
+                for item in try step.list("single") {
                     if item["Sequence"] != nil {
                         isBefore = false
                     } else if let name = item["SpecialToken"]?["id"]?.string,

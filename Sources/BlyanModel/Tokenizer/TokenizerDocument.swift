@@ -135,6 +135,14 @@ public struct TokenizerDocument: Codable, Sendable, Equatable {
         for case .replace("", let new) in normalizers {
             throw ModelError("the tokenizer replaces empty text with \"\(new)\"")
         }
+        // Replacements one after the other multiply: forty of "a" by "aa" make a text a billion times as long.
+        var growth = 1.0
+        for case .replace(let old, let new) in normalizers {
+            growth *= max(1, Double(new.utf8.count) / Double(old.utf8.count))
+        }
+        guard growth <= 256 else {
+            throw ModelError("the tokenizer's replacements can make a text over 256 times as long")
+        }
     }
 
     mutating func setChat(jinja: String?, begin: String?, end: String?) {

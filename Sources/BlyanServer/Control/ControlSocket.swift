@@ -151,10 +151,12 @@ public final class ControlSocket: @unchecked Sendable {
                 }
             }
         }
-        let isRequested: @Sendable () -> Bool = { [self] in
+        let cancellation = Cancellation { [self] in
             lock.withLock { isCancelling } || channel.isGone
         }
-        let status = Cancellation.bind(isRequested) { handler(request.arguments, console) }
+        let status = Cancellation.$current.withValue(cancellation) {
+            handler(request.arguments, console)
+        }
         // A client that has gone does not hear the status; nothing is lost by that.
         try? channel.send(.exit, (0..<4).map { UInt8(truncatingIfNeeded: status >> (8 * $0)) })
     }
