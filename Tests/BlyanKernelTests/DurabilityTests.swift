@@ -84,9 +84,9 @@ import Testing
             #expect(Array(found.prefix(acknowledged.count)) == acknowledged)
             #expect(try store.verify().failures.isEmpty)
             #expect(try store.check(readData: true).failures.isEmpty)
-            #expect(
-                try payloadFiles(home.url)
-                    == Set(found.compactMap(\.header.payloadHash?.description)))
+            let named = Set(found.compactMap(\.header.payloadHash?.description))
+            // Beside an empty log nothing is removed: a copy of it may turn up.
+            #expect(try payloadFiles(home.url) == named || named.isEmpty)
             store.close()
         }
         #expect(reached >= 3)
