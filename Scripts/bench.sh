@@ -68,7 +68,7 @@ if [[ -x $python && -n ${LLAMA_BENCH:-} ]]; then
             for pair in "$name $f16 f16" "$name-int8 $q8 int8"; do
                 read -r model gguf kind <<<"$pair"
                 echo "measuring decode of $name, $kind, $threads threads" >&2
-                "$bin/blyan-bench" decode --home "$home" --model "$model" --gguf "$gguf" --threads "$threads" |
+                "$bin/blyan-bench" decode --home "$home" --model "$model" --gguf "$gguf" --threads "$threads" --rounds "${ROUNDS:-5}" |
                     tee "$out/decode-$name-$kind-$threads.json"
             done
         done

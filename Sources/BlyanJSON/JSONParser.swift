@@ -2,6 +2,8 @@
 struct JSONParser {
     private let bytes: [UInt8]
     fileprivate var at: Int
+    /// Whether what was read is the canonical form of its value (RFC 8785).
+    fileprivate var isCanonical = true
 
     /// Reads one value that fills `bytes`.
     ///
@@ -27,7 +29,10 @@ struct JSONParser {
     private var next: UInt8? { at < bytes.count ? bytes[at] : nil }
 
     private mutating func skipSpace() {
-        while let byte = next, byte == 32 || byte == 9 || byte == 10 || byte == 13 { at += 1 }
+        while let byte = next, byte == 32 || byte == 9 || byte == 10 || byte == 13 {
+            at += 1
+            isCanonical = false
+        }
     }
 
     private mutating func expect(_ byte: UInt8) throws(JSONError) {
@@ -63,6 +68,7 @@ struct JSONParser {
         try expect(UInt8(ascii: "{"))
         skipSpace()
         var members: [String: JSONValue] = [:]
+        var last: String?
         if next == UInt8(ascii: "}") {
             at += 1
             return .object(members)
@@ -70,6 +76,8 @@ struct JSONParser {
         while true {
             skipSpace()
             let key = try string()
+            if let last, !last.utf16.lexicographicallyPrecedes(key.utf16) { isCanonical = false }
+            last = key
             skipSpace()
             try expect(UInt8(ascii: ":"))
             skipSpace()
@@ -152,7 +160,14 @@ struct JSONParser {
             if byte == UInt8(ascii: "\"") { break }
             guard byte >= 32 else { throw error("has a control character in a string") }
             if byte == UInt8(ascii: "\\") {
+                let (start, length) = (at - 1, out.count)
                 try escape(into: &out)
+                // What RFC 8785 escapes, and how, is what the writer writes for these characters.
+                var written: [UInt8] = []
+                Canonical.write(String(decoding: out[length...], as: UTF8.self), to: &written)
+                if !written.dropFirst().dropLast().elementsEqual(bytes[start..<at]) {
+                    isCanonical = false
+                }
             } else {
                 out.append(byte)
             }
@@ -202,10 +217,13 @@ extension JSONValue {
     /// Reads the value that begins at byte `at`, which moves behind it.
     ///
     /// - Parameter depth: arrays and objects that it lies in.
-    /// - Throws: ``JSONError`` naming the byte.
-    public init(in bytes: [UInt8], at: inout Int, depth: Int) throws(JSONError) {
+    /// - Throws: ``JSONError`` naming the byte; also if it is not canonical.
+    public init(canonicalIn bytes: [UInt8], at: inout Int, depth: Int) throws(JSONError) {
         var parser = JSONParser(bytes: bytes, at: at)
         self = try parser.value(depth: depth)
+        guard parser.isCanonical else {
+            throw JSONError("JSON is not canonical (RFC 8785) after byte \(at)")
+        }
         at = parser.at
     }
 

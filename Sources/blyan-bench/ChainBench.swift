@@ -100,7 +100,7 @@ struct AppendBench: ParsableCommand {
     func run() throws {
         var figures: [String: Double] = [:]
         try single(&figures)
-        try payloads(&figures)
+        for clients in [1, 4] { try payloads(clients, &figures) }
         try growing(&figures)
         try report(figures)
     }
@@ -123,32 +123,54 @@ struct AppendBench: ParsableCommand {
         store.close()
     }
 
-    private func payloads(_ figures: inout [String: Double]) throws {
+    /// Parts with a payload of 4 KiB each, every one durable before its client goes on.
+    private func payloads(_ clients: Int, _ figures: inout [String: Double]) throws {
         let folder = try TemporaryFolder(in: folder)
         let store = try ChainStore(home: folder.url)
-        var maker = try HeaderMaker()
-        let genesis = try maker.next()
-        try store.append([genesis])
-        let count = 2000
-        // Different bytes in each; what they are does not matter.
-        let bodies = (0..<count).map { body in
-            (0..<4096).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ body &* ($0 / 256 + 7)) }
-        }
-        var previous = genesis.hash
-        let taken = try seconds {
-            for (i, body) in bodies.enumerated() {
-                let writer = try store.payloads.makeWriter()
-                try writer.write(body)
-                var header = BlockHeader(
-                    chainID: "A", blockType: "policy", index: Int64(i + 1), previous: previous,
-                    timestamp: 1)
-                try writer.finish().describe(in: &header, type: "json")
-                let block = try Block(signing: header, with: maker.key)
-                previous = block.hash
-                try store.append([block])
+        let key = try SigningKey()
+        let genesis = try Block(
+            signing: BlockHeader(
+                chainID: "A", blockType: "genesis", index: 0, previous: nil, timestamp: 1),
+            with: key)
+        let meta = try Block(
+            signing: BlockHeader(
+                chainID: "A", blockType: "meta", index: 1, previous: genesis.hash, timestamp: 1),
+            with: key)
+        try store.append([genesis, meta])
+        let each = 2000 / clients
+        let failure = Mutex<(any Error)?>(nil)
+        let taken = seconds {
+            // Threads of their own: they wait for the disk most of the time.
+            let running = DispatchGroup()
+            for client in 0..<clients {
+                running.enter()
+                Thread.detachNewThread {
+                    defer { running.leave() }
+                    do {
+                        for number in client * each..<(client + 1) * each {
+                            let writer = try store.payloads.makeWriter()
+                            // Different bytes in each; what they are does not matter.
+                            try writer.write(
+                                (0..<4096).map {
+                                    UInt8(truncatingIfNeeded: $0 &* 31 &+ number &* ($0 / 256 + 7))
+                                })
+                            var header = BlockHeader(
+                                chainID: "B", blockType: "parameters", index: 0,
+                                previous: genesis.hash, timestamp: 1)
+                            header.dependsOn = [meta.hash]
+                            header.expertName = "part\(number)"
+                            try writer.finish().describe(in: &header, type: "raw")
+                            try store.append([Block(signing: header, with: key)])
+                        }
+                    } catch {
+                        failure.withLock { $0 = error }
+                    }
+                }
             }
+            running.wait()
         }
-        figures["with_4KiB_payload_per_s"] = Double(count) / taken
+        if let error = failure.withLock({ $0 }) { throw error }
+        figures["with_4KiB_payload_\(clients)_clients_per_s"] = Double(each * clients) / taken
         store.close()
     }
 

@@ -86,14 +86,9 @@ struct HeaderReader {
 
     /// Any value, which must be canonical.
     private mutating func value() throws(KernelError) -> JSONValue {
-        let start = at
-        let value = try KernelError.parsing { () throws(JSONError) in
-            try JSONValue(in: line, at: &at, depth: 1)
+        try KernelError.parsing { () throws(JSONError) in
+            try JSONValue(canonicalIn: line, at: &at, depth: 1)
         }
-        guard value.canonical().elementsEqual(line[start..<at]) else {
-            throw KernelError(.malformed, "JSON is not canonical (RFC 8785) from byte \(start) on")
-        }
-        return value
     }
 
     private mutating func text(_ key: StaticString) throws(KernelError) -> String {
@@ -125,7 +120,8 @@ struct HeaderReader {
 
     private mutating func natural(_ key: StaticString) throws(KernelError) -> Int64 {
         try self.key(key)
-        guard let value = try? JSONValue(in: line, at: &at, depth: 1).int, value >= 0 else {
+        guard let value = try? JSONValue(canonicalIn: line, at: &at, depth: 1).int, value >= 0
+        else {
             throw wrong(key, "an integer from 0 to 2^53 − 1")
         }
         return value

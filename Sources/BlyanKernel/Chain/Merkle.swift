@@ -1,10 +1,12 @@
 internal import Foundation
-internal import Synchronization
 
 /// Merkle tree hash of RFC 6962, section 2.1, over SHA-256.
 public enum Merkle {
     /// Leaves that a format gives no table for have this many bytes.
     public static let defaultLeafSize = 65_536
+
+    // Asked for once: Foundation opens two files of the system for each answer.
+    private static let cores = ProcessInfo.processInfo.activeProcessorCount
 
     /// Hash of a leaf: SHA-256(0x00 ‖ bytes).
     public static func leaf(_ bytes: UnsafeRawBufferPointer) -> Digest {
@@ -21,22 +23,30 @@ public enum Merkle {
     /// payload waits for.
     public static func root(_ leaves: [Digest]) -> Digest {
         guard !leaves.isEmpty else { return SHA256.hash([]) }
-        var level = leaves
-        while level.count > 1 {
-            let pairs = level.count / 2
-            let pieces = max(1, min(ProcessInfo.processInfo.activeProcessorCount, pairs / 512))
-            let next = Mutex<[[Digest]]>(Array(repeating: [], count: pieces))
-            let below = level
-            DispatchQueue.concurrentPerform(iterations: pieces) { piece in
-                var hasher = SHA256()
-                let nodes = (piece * pairs / pieces..<(piece + 1) * pairs / pieces).map {
-                    hasher.hash(1, below[2 * $0], below[2 * $0 + 1])
-                }
-                next.withLock { $0[piece] = nodes }
-            }
-            level = next.withLock { $0.flatMap { $0 } } + below.suffix(below.count % 2)
+        var level = [UInt8](repeating: 0, count: 32 * leaves.count)
+        unsafe level.withUnsafeMutableBytes { bytes in
+            for (i, leaf) in leaves.enumerated() { unsafe leaf.store(to: bytes, at: 32 * i) }
         }
-        return level[0]
+        while level.count > 32 {
+            let pairs = level.count / 64
+            let pieces = max(1, min(cores, pairs / 512))
+            var next = [UInt8](repeating: 0, count: 32 * pairs)
+            unsafe level.withUnsafeBytes { from in
+                unsafe next.withUnsafeMutableBytes { to in
+                    guard let from = from.baseAddress, let to = to.baseAddress else { return }
+                    // Unchecked: each piece reads and writes a range of its own.
+                    nonisolated(unsafe) let (source, target) = unsafe (from, to)
+                    DispatchQueue.concurrentPerform(iterations: pieces) { piece in
+                        let first = piece * pairs / pieces
+                        unsafe SHA256.joinPairs(
+                            source + 64 * first, (piece + 1) * pairs / pieces - first,
+                            into: target + 32 * first)
+                    }
+                }
+            }
+            level = next + level.suffix(level.count % 64)
+        }
+        return Digest(level) ?? .zero
     }
 
     /// Checks that ranges partition bytes [0, covered): in order, none empty, no hole, no overlap.

@@ -21,7 +21,7 @@ public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
     }
 
     /// Writes the 32 bytes.
-    fileprivate func store(to buffer: UnsafeMutableRawBufferPointer, at offset: Int) {
+    func store(to buffer: UnsafeMutableRawBufferPointer, at offset: Int) {
         let swapped = (
             words.0.bigEndian, words.1.bigEndian, words.2.bigEndian, words.3.bigEndian
         )
@@ -191,14 +191,23 @@ public enum Hex {
         }
     }
 
-    /// The digest of a byte and two digests: an inner node of a Merkle tree; ends a message that was begun.
-    mutating func hash(_ prefix: UInt8, _ left: Digest, _ right: Digest) -> Digest {
-        unsafe withUnsafeTemporaryAllocation(byteCount: 65, alignment: 8) { buffer in
-            unsafe buffer[0] = prefix
-            unsafe left.store(to: buffer, at: 1)
-            unsafe right.store(to: buffer, at: 33)
-            unsafe update(UnsafeRawBufferPointer(buffer))
+    /// Inner nodes of a Merkle tree: SHA-256(0x01 ‖ left ‖ right) of each pair of digests that lie one after the other.
+    ///
+    /// - Parameter out: 32 bytes a pair.
+    static func joinPairs(
+        _ digests: UnsafeRawPointer, _ pairs: Int, into out: UnsafeMutableRawPointer
+    ) {
+        let hasher = SHA256()
+        var prefix: UInt8 = 1
+        var isDone = true
+        for i in 0..<pairs {
+            let node = unsafe (out + 32 * i).assumingMemoryBound(to: UInt8.self)
+            isDone =
+                unsafe isDone && EVP_DigestUpdate(hasher.context, &prefix, 1) == 1
+                && EVP_DigestUpdate(hasher.context, digests + 64 * i, 64) == 1
+                && EVP_DigestFinal_ex(hasher.context, node, nil) == 1
+                && EVP_DigestInit_ex2(hasher.context, nil, nil) == 1
         }
-        return finalize()
+        precondition(isDone, "OpenSSL cannot finish SHA-256")
     }
 }

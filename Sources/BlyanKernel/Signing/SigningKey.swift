@@ -1,5 +1,6 @@
 internal import COpenSSL
 internal import CSecp256k1
+internal import Synchronization
 
 // Unchecked: immutable after init; the bytes are wiped in deinit.
 // Safe: the buffer is owned by this object and has 32 bytes.
@@ -92,14 +93,28 @@ public enum Signature {
     /// Whether `signature` (r‖s) is that of a compressed public key in hex over these 32 bytes, with low S.
     public static func isValid(_ signature: [UInt8], over digest: Digest, publicKey: String) -> Bool
     {
-        guard signature.count == 64, let key = Hex.decode(publicKey, count: 33) else {
-            return false
-        }
-        var parsedKey = secp256k1_pubkey()
+        guard signature.count == 64, var key = key(publicKey) else { return false }
         var parsed = secp256k1_ecdsa_signature()
         // The library's verify refuses high S by itself.
-        return unsafe secp256k1_ec_pubkey_parse(context, &parsedKey, key, 33) == 1
-            && secp256k1_ecdsa_signature_parse_compact(context, &parsed, signature) == 1
-            && secp256k1_ecdsa_verify(context, &parsed, digest.bytes, &parsedKey) == 1
+        return unsafe secp256k1_ecdsa_signature_parse_compact(context, &parsed, signature) == 1
+            && secp256k1_ecdsa_verify(context, &parsed, digest.bytes, &key) == 1
+    }
+
+    // Chains have few signers, and parsing a compressed key takes a square root: a sixth of a verification.
+    private static let keys = Mutex<[String: secp256k1_pubkey]>([:])
+    private static let keyLimit = 4096
+
+    private static func key(_ hex: String) -> secp256k1_pubkey? {
+        if let known = keys.withLock({ $0[hex] }) { return known }
+        var key = secp256k1_pubkey()
+        guard let bytes = Hex.decode(hex, count: 33),
+            unsafe secp256k1_ec_pubkey_parse(context, &key, bytes, 33) == 1
+        else { return nil }
+        let parsed = key
+        keys.withLock { keys in
+            if keys.count >= keyLimit { keys.removeAll() }
+            keys[hex] = parsed
+        }
+        return parsed
     }
 }
