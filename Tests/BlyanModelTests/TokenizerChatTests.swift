@@ -23,6 +23,14 @@ import Testing
                 == "<|im_start|>system\nBe brief<|im_end|>\n" + turn)
     }
 
+    /// In SmolLM2's own GGUF the first token is also how each message begins, and is not added by the tokenizer.
+    @Test func theFirstTokenMayBeginEveryMessage() throws {
+        let template = try #require(
+            ChatTemplate(
+                jinja: ChatTemplates.smolLM2, begin: "<|im_start|>", end: "<|im_end|>"))
+        #expect(template.defaultSystem == Self.smolLM2System)
+    }
+
     /// What transformers' apply_chat_template writes, without the first token that the tokenizer adds.
     @Test(arguments: [
         (ChatTemplates.mixtral, "[INST] Hi [/INST]", "</s>"),

@@ -33,6 +33,8 @@ public struct ChatTemplate: Codable, Sendable, Equatable {
     /// - Returns: nil for one that is not known: such a model is given its text as it stands.
     public init?(jinja: String, begin: String? = "<s>", end: String? = "</s>") {
         guard let template = try? JinjaTemplate(jinja) else { return nil }
+        // A mark of its own: in some models the first token is also how ChatML begins a message.
+        let mark = "\u{E000}bos\u{E000}"
         func render(_ messages: (role: String, content: String)...) -> String? {
             let rendered = try? JinjaRenderer.render(
                 template,
@@ -42,13 +44,15 @@ public struct ChatTemplate: Codable, Sendable, Equatable {
                             .object(["role": .string($0.role), "content": .string($0.content)])
                         }),
                     "add_generation_prompt": .bool(true),
-                    "bos_token": begin.map { .string($0) } ?? .undefined,
+                    "bos_token": begin == nil ? .undefined : .string(mark),
                     "eos_token": end.map { .string($0) } ?? .undefined,
                 ])
-            guard let begin, !begin.isEmpty, rendered?.hasPrefix(begin) == true else {
-                return rendered
+            // Some spell the token out.
+            let literal = begin.flatMap { $0.isEmpty || $0 == "<|im_start|>" ? nil : $0 }
+            for prefix in [mark, literal ?? mark] where rendered?.hasPrefix(prefix) == true {
+                return rendered.map { String($0.dropFirst(prefix.count)) }
             }
-            return rendered.map { String($0.dropFirst(begin.count)) }
+            return rendered
         }
         guard let once = render(("user", "Q1")),
             let twice = render(("user", "Q1"), ("assistant", "A1"), ("user", "Q2"))
