@@ -296,7 +296,8 @@ typedef struct blyan_sink {
 typedef struct blyan_encoded {
     uint32_t struct_size;
     uint32_t reserved;
-    uint64_t covered;          /**< leaves partition [0, covered) */
+    uint64_t covered;          /**< leaves partition [0, covered); at most 4096 bytes may lie outside both the leaves
+                                    and their hashes, and are not verified: confirm them from covered bytes */
     uint64_t leaf_size;        /**< bytes a leaf: 65536, the one size that this host signs */
     uint64_t leaf_hashes_offset; /**< where count * 32 bytes of leaf hashes lie, at or after covered; 0: not stored */
 } blyan_encoded;
