@@ -98,7 +98,8 @@ public struct Encoded: Sendable, Equatable {
         try result.get()
     }
 
-    /// The RFC 6962 leaf hashes of everything written so far, 32 bytes a leaf, and their root.
+    /// The RFC 6962 leaf hashes of everything written so far, the hashes of branches of 128 leaves after them if they are
+    /// more, 32 bytes each, and the root.
     ///
     /// Call it once; covered bytes may not follow. The hashes are valid until encode returns.
     public func leaves(

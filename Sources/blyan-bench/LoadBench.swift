@@ -136,8 +136,7 @@ private final class MatrixSink: PayloadSink {
         try unsafe writer.write(bytes)
     }
 
-    func leafHashes(leafSize: UInt64) throws(KernelError) -> (hashes: [Digest], root: Digest) {
-        let leaves = writer.closeLeaves()
-        return (leaves, Merkle.root(leaves))
+    func closeLeaves(size: UInt64) throws(KernelError) -> (stored: [Digest], root: Digest) {
+        writer.closeLeaves()
     }
 }

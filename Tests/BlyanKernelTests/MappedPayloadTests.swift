@@ -30,7 +30,7 @@ import Testing
             var hashesAt: UInt64?
             if storesHashes {
                 hashesAt = UInt64(bytes.count)
-                let hashes = writer.closeLeaves().flatMap(\.bytes)
+                let hashes = writer.closeLeaves().stored.flatMap(\.bytes)
                 try writer.write(hashes)
                 bytes += hashes
             }
@@ -95,6 +95,46 @@ import Testing
             fixture.overwrite(at, fixture.bytes[at])
         }
         #expect(try fixture.store.check(readData: true).failures.isEmpty)
+    }
+
+    /// Three branches, the last of one leaf: a flipped bit of a leaf, of its hash or of its branch's hash spoils what it
+    /// must and leaves the rest readable; the index ends where the signed metadata say.
+    @Test func branchesAreCheckedOneByOne() throws {
+        let fixture = try Fixture(leaves: 257, storesHashes: true)
+        let covered = 257 * 65_536 - 17
+        #expect(fixture.bytes.count == covered + 32 * (257 + 3))
+        let (leafHashes, branchHashes) = (covered, covered + 32 * 257)
+        // Where a bit flips, and which of the leaves 0, 127, 128, 255, 256 can then not be read.
+        let leaves = [0, 127, 128, 255, 256]
+        let cases: [(at: Int, refused: [Int])] = [
+            (128 * 65_536, [128]), (leafHashes + 32 * 130, [128, 255]),
+            (leafHashes + 32 * 256 + 31, [256]), (branchHashes + 64, leaves),
+            (branchHashes, leaves),
+        ]
+        for (at, refused) in cases {
+            fixture.overwrite(at, fixture.bytes[at] ^ 4)
+            let payload = try fixture.store.map(fixture.block, mode: .touch)
+            for leaf in leaves {
+                let found = try? payload.read(offset: UInt64(leaf) * 65_536, length: 9)
+                #expect((found == nil) == refused.contains(leaf), "byte \(at), leaf \(leaf)")
+                if let found { #expect(fixture.holds(found, leaf * 65_536, 9)) }
+            }
+            // The hashes themselves are refused too.
+            if at >= covered {
+                #expect(throws: KernelError.self) {
+                    try payload.read(offset: UInt64(at), length: 1)
+                }
+            }
+            #expect(try fixture.store.check(readData: true).failures.count == 1)
+            fixture.overwrite(at, fixture.bytes[at])
+        }
+        let whole = try fixture.store.map(fixture.block, mode: .touch)
+        let found = try whole.read(offset: 0, length: whole.size)
+        #expect(fixture.holds(found, 0, fixture.bytes.count))
+        #expect(
+            LeafLayout(
+                covered: UInt64(covered), leafSize: 65_536, hashesAt: UInt64(covered),
+                payloadSize: UInt64(branchHashes + 64)) == nil)
     }
 
     /// A file is cut under its readers, over and over: they get an error or right bytes, and the process lives.
@@ -195,7 +235,7 @@ import Testing
         func write(_ tail: Int, hashes: Bool) throws -> StoredPayload {
             let writer = try fixture.store.payloads.makeWriter()
             try writer.write([UInt8](repeating: 1, count: 100_000))
-            let leaves = writer.closeLeaves().flatMap(\.bytes)
+            let leaves = writer.closeLeaves().stored.flatMap(\.bytes)
             try writer.write([UInt8](repeating: 2, count: tail))
             if hashes { try writer.write(leaves) }
             return try writer.finish(

@@ -218,7 +218,7 @@ import Testing
             unsafe self.bytes.append(contentsOf: bytes)
         }
 
-        func leafHashes(leafSize: UInt64) throws(KernelError) -> (hashes: [Digest], root: Digest) {
+        func closeLeaves(size: UInt64) throws(KernelError) -> (stored: [Digest], root: Digest) {
             ([SHA256.hash(bytes), .zero], .zero)
         }
     }

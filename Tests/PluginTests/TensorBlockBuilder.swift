@@ -88,7 +88,10 @@ struct TensorBlockBuilder {
         for field in [65_536, leaves.count, covered.count, directory] {
             out += Block.little(UInt64(field))
         }
-        return out + leaves.flatMap { $0 }
+        let branches = stride(from: 0, to: leaves.count, by: 128).map {
+            MerkleTree.root(leaves[$0..<min($0 + 128, leaves.count)])
+        }
+        return out + (leaves + (branches.count > 1 ? branches : [])).flatMap { $0 }
     }
 }
 

@@ -101,8 +101,8 @@ import Testing
         Vector(14, malformed, "the Merkle index at 16446 covers 16445 bytes") {
             $0.put(UInt64(16_445), at: index + 48)
         },
-        Vector(14, malformed, "does not end with its 1 leaf hashes") { $0.append(0) },
-        Vector(14, malformed, "does not end with its 1 leaf hashes") { $0.removeLast() },
+        Vector(14, malformed, "does not end with the hashes of its 1 leaves") { $0.append(0) },
+        Vector(14, malformed, "does not end with the hashes of its 1 leaves") { $0.removeLast() },
         Vector(15, malformed, "does not begin with TBDIRECT") { $0[directory] = 0 },
         Vector(15, malformed, "22 bytes follow the directory's last entry") { bytes in
             // One entry fewer, and the second block grown into by the first one's header.

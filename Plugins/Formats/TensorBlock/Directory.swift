@@ -151,16 +151,28 @@ struct Index {
         guard covered == offset, covered > 0 else {
             throw Layout.malformed("the Merkle index at \(offset) covers \(covered) bytes")
         }
-        guard count == (covered - 1) / leafSize + 1 else {
+        guard count == Self.leaves(covering: covered) else {
             throw Layout.malformed("the Merkle index has \(count) leaves for \(covered) bytes")
         }
         // No overflow: count is at most 2^48.
-        guard payload.size - offset - Layout.indexHeadSize == count * Layout.hashSize else {
+        guard
+            payload.size - offset - Layout.indexHeadSize
+                == Self.hashes(of: count) * Layout.hashSize
+        else {
             throw Layout.malformed(
-                "the payload of \(payload.size) bytes does not end with its \(count) leaf hashes")
+                "the payload of \(payload.size) bytes does not end with the hashes of its \(count) leaves"
+            )
         }
         self.covered = covered
         directoryOffset = directory
+    }
+
+    /// Leaves over `covered` bytes, at least one.
+    static func leaves(covering covered: UInt64) -> UInt64 { (covered - 1) / Layout.leafSize + 1 }
+
+    /// Hashes that are stored for `leaves` leaves: theirs, and those of branches if they are more than one.
+    static func hashes(of leaves: UInt64) -> UInt64 {
+        leaves > Layout.branchSize ? leaves + (leaves - 1) / Layout.branchSize + 1 : leaves
     }
 
     static func head(root: [UInt8], leaves: UInt64, covered: UInt64, directoryOffset: UInt64)

@@ -10,6 +10,8 @@ enum Layout {
     static let reservedSize = 64
     static let page: UInt64 = 4096
     static let leafSize: UInt64 = 65_536
+    /// Leaves of a branch, whose hashes follow those of the leaves where there is more than one.
+    static let branchSize: UInt64 = 128
     /// Fixed part of the index, before the leaf hashes.
     static let indexHeadSize: UInt64 = 64
     static let hashSize: UInt64 = 32

@@ -43,10 +43,10 @@ extension TensorBlock {
         for plan in plans { try plan.write(to: sink, covered: covered, host: host) }
         try sink.write(directory)
         let (hashes, root) = try unsafe sink.leaves(ofSize: Layout.leafSize)
-        let count = UInt64(hashes.count) / Layout.hashSize
-        guard count == (covered - 1) / Layout.leafSize + 1 else {
+        let count = Index.leaves(covering: covered)
+        guard UInt64(hashes.count) == Index.hashes(of: count) * Layout.hashSize else {
             throw PluginError(
-                BLYAN_E_IO, "the sink answered \(count) leaf hashes for \(covered) bytes")
+                BLYAN_E_IO, "the sink answered \(hashes.count) bytes of hashes for \(count) leaves")
         }
         try sink.write(
             Index.head(root: root, leaves: count, covered: covered, directoryOffset: end))

@@ -249,7 +249,7 @@ public struct LeafLayout: Sendable, Hashable {
     public let covered: UInt64
     /// Bytes a leaf; the last may be shorter.
     public let leafSize: UInt64
-    /// Where the payload itself stores the leaf hashes, 32 bytes each, at or after ``covered``; nil: it does not.
+    /// Where the payload itself stores the hashes of ``Merkle/stored(_:)``, 32 bytes each, at or after ``covered``; nil: it does not.
     public let hashesAt: UInt64?
 
     /// Leaves that cover `covered` bytes.
@@ -267,9 +267,10 @@ public struct LeafLayout: Sendable, Hashable {
         self.hashesAt = hashesAt
         var rest = payloadSize - covered
         if let at = hashesAt {
-            let (end, overflow) = at.addingReportingOverflow(UInt64(count) * 32)
+            let length = 32 * UInt64(Merkle.storedCount(count))
+            let (end, overflow) = at.addingReportingOverflow(length)
             guard at >= covered, !overflow, end <= payloadSize else { return nil }
-            rest -= UInt64(count) * 32
+            rest -= length
         }
         guard rest <= Self.uncoveredLimit else { return nil }
     }

@@ -30,7 +30,9 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
     private let lock = NSLock()
     private let allVerified: Atomic<Bool>
     private let done: UnsafeMutablePointer<Atomic<UInt8>>
-    private var leafHashes: [Digest]?
+    // Compared with the root, by branch; behind `lock`.
+    private var branchHashes: [Digest]?
+    private var leafHashes: [Int: [Digest]] = [:]
     private let onVerified: () -> Void
     private let remaining: Atomic<Int>
 
@@ -152,15 +154,13 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
     }
 
     private func verify(_ range: Range<UInt64>) throws(KernelError) {
-        guard !range.isEmpty, range.lowerBound < layout.covered else {
-            // Bytes after the leaves are leaf hashes, compared with the root here, and the few that a layout may leave.
-            if !range.isEmpty { _ = try hashes() }
-            return
-        }
+        guard !range.isEmpty else { return }
+        if range.upperBound > layout.covered { try verifyTree(range) }
+        guard range.lowerBound < layout.covered else { return }
         let first = Int(range.lowerBound / layout.leafSize)
         let last = Int((min(range.upperBound, layout.covered) - 1) / layout.leafSize)
-        let expected = try hashes()
         var advised = first
+        var (branch, expected): (Int, [Digest]) = (-1, [])
         for leaf in first...last
         where unsafe mode == .always
             || !allVerified.load(ordering: .acquiring) && done[leaf].load(ordering: .acquiring) == 0
@@ -169,9 +169,26 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
                 advised = leaf + Int(max(1, Self.readAhead / layout.leafSize))
                 advise(from: leaf, to: min(advised, last + 1))
             }
-            try verify(leaf: leaf, expected[leaf])
+            if leaf / Merkle.branchSize != branch {
+                branch = leaf / Merkle.branchSize
+                expected = try hashes(branch: branch)
+            }
+            try verify(leaf: leaf, expected[leaf % Merkle.branchSize])
         }
-        if range.upperBound > layout.covered { _ = try hashes() }
+    }
+
+    /// Compares the stored hashes within a range that ends after the leaves; the few bytes that are neither stay unchecked.
+    private func verifyTree(_ range: Range<UInt64>) throws(KernelError) {
+        _ = try hashes(branch: 0)
+        guard let at = layout.hashesAt else { return }
+        let first = (max(at, range.lowerBound) - at) / 32
+        let end = min(UInt64(layout.count), (max(at, range.upperBound) - at + 31) / 32)
+        for branch in stride(
+            from: Int(first) / Merkle.branchSize * Merkle.branchSize, to: Int(end),
+            by: Merkle.branchSize)
+        {
+            _ = try hashes(branch: branch / Merkle.branchSize)
+        }
     }
 
     /// Bytes that the disk is asked for ahead of hashing.
@@ -210,43 +227,63 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
         )
     }
 
-    /// The leaf hashes, compared with the signed root: those that the payload stores, else computed from all leaves.
-    private func hashes() throws(KernelError) -> [Digest] {
+    /// The leaf hashes of a branch, compared with the signed root: those that the payload stores, else computed from all leaves.
+    private func hashes(branch: Int) throws(KernelError) -> [Digest] {
         lock.lock()
         defer { lock.unlock() }
-        if let leafHashes { return leafHashes }
-        var hashes: [Digest] = []
-        hashes.reserveCapacity(layout.count)
+        if let known = leafHashes[branch] { return known }
         guard let base = unsafe base else { return [] }
-        for leaf in 0..<layout.count {
-            if let at = layout.hashesAt {
-                hashes.append(unsafe Digest(reading: base + Int(at) + 32 * leaf))
-            } else {
-                let start = UInt64(leaf) * layout.leafSize
-                let count = Int(min(layout.leafSize, layout.covered - start))
-                hashes.append(
-                    unsafe Merkle.leaf(
-                        UnsafeRawBufferPointer(start: base + Int(start), count: count)))
-            }
+        let count = layout.count
+        let first = branch * Merkle.branchSize, end = min(count, first + Merkle.branchSize)
+        guard let at = layout.hashesAt else {
+            try unsafe computeHashes(base)
+            return leafHashes[branch] ?? []
+        }
+        func stored(_ range: Range<Int>) -> [Digest] {
+            range.map { unsafe Digest(reading: base + Int(at) + 32 * $0) }
+        }
+        if branchHashes == nil {
+            let hashes = stored(
+                count > Merkle.branchSize ? count..<Merkle.storedCount(count) : 0..<count)
+            try checkFault()
+            guard Merkle.root(hashes) == root else { throw damagedTree }
+            branchHashes = count > Merkle.branchSize ? hashes : [root]
+        }
+        let hashes = stored(first..<end)
+        try checkFault()
+        guard Merkle.root(hashes) == branchHashes?[branch] else { throw damagedTree }
+        leafHashes[branch] = hashes
+        return hashes
+    }
+
+    /// Hashes all leaves.
+    private func computeHashes(_ base: UnsafeRawPointer) throws(KernelError) {
+        let hashes = (0..<layout.count).map { leaf in
+            let start = UInt64(leaf) * layout.leafSize
+            let count = Int(min(layout.leafSize, layout.covered - start))
+            return unsafe Merkle.leaf(
+                UnsafeRawBufferPointer(start: base + Int(start), count: count))
         }
         try checkFault()
-        guard Merkle.root(hashes) == root else {
-            throw KernelError(
-                .integrity,
-                layout.hashesAt == nil
-                    ? "\(label) is damaged: its bytes do not have the Merkle root that was signed"
-                    : "the tile index of \(label) is damaged: it does not have the Merkle root that was signed",
-                hint:
-                    "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
-            )
+        guard Merkle.root(hashes) == root else { throw damagedTree }
+        for start in stride(from: 0, to: hashes.count, by: Merkle.branchSize) {
+            leafHashes[start / Merkle.branchSize] = Array(
+                hashes[start..<min(start + Merkle.branchSize, hashes.count)])
         }
-        leafHashes = hashes
-        if layout.hashesAt == nil, mode != .always,
-            !allVerified.exchange(true, ordering: .acquiringAndReleasing)
-        {
-            // Every byte has just been hashed.
+        // Every byte has just been hashed.
+        if mode != .always, !allVerified.exchange(true, ordering: .acquiringAndReleasing) {
             onVerified()
         }
-        return hashes
+    }
+
+    private var damagedTree: KernelError {
+        KernelError(
+            .integrity,
+            layout.hashesAt == nil
+                ? "\(label) is damaged: its bytes do not have the Merkle root that was signed"
+                : "the tile index of \(label) is damaged: it does not have the Merkle root that was signed",
+            hint:
+                "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
+        )
     }
 }

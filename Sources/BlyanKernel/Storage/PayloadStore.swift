@@ -195,15 +195,18 @@ public final class PayloadWriter {
         buffer.removeAll(keepingCapacity: true)
     }
 
-    /// The hashes of the leaves of everything written so far, the last one closed; no covered byte may follow.
-    public func closeLeaves() -> [Digest] {
-        if let closed { return closed.leaves }
+    /// The tree over everything written so far, the last leaf closed: the hashes that a payload may store
+    /// (``Merkle/stored(_:)``) and the root; no covered byte may follow.
+    public func closeLeaves() -> (stored: [Digest], root: Digest) {
+        if let closed { return (closed.stored, closed.root) }
         if leafFill > 0 { closeLeaf() }
-        closed = (leaves, size)
-        return leaves
+        let stored = Merkle.stored(leaves)
+        let root = Merkle.root(stored.count > leaves.count ? stored[leaves.count...] : stored[...])
+        closed = (stored, root, size)
+        return (stored, root)
     }
 
-    private var closed: (leaves: [Digest], covered: UInt64)?
+    private var closed: (stored: [Digest], root: Digest, covered: UInt64)?
 
     /// Makes the payload durable under its hash.
     ///
@@ -211,7 +214,7 @@ public final class PayloadWriter {
     /// - Throws: ``KernelError`` with code `io`; `malformed` if `leafHashesAt` cannot be, or if more bytes are neither
     ///   covered nor leaf hashes than ``LeafLayout/uncoveredLimit``.
     public func finish(leafHashesAt: UInt64? = nil) throws(KernelError) -> StoredPayload {
-        let leaves = closeLeaves()
+        let root = closeLeaves().root
         let covered = closed?.covered ?? size
         guard
             let layout = LeafLayout(
@@ -235,6 +238,6 @@ public final class PayloadWriter {
             throw error
         }
         return StoredPayload(
-            hash: hash, size: size, merkleRoot: Merkle.root(leaves), layout: layout)
+            hash: hash, size: size, merkleRoot: root, layout: layout)
     }
 }

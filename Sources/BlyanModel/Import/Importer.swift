@@ -302,13 +302,12 @@ private final class WriterSink: PayloadSink {
         try unsafe writer.write(bytes)
     }
 
-    func leafHashes(leafSize: UInt64) throws(KernelError) -> (hashes: [Digest], root: Digest) {
-        guard leafSize == UInt64(writer.leafSize) else {
+    func closeLeaves(size: UInt64) throws(KernelError) -> (stored: [Digest], root: Digest) {
+        guard size == UInt64(writer.leafSize) else {
             throw KernelError(
                 .plugin,
-                "leaves of \(leafSize) bytes, this node hashes leaves of \(writer.leafSize)")
+                "leaves of \(size) bytes, this node hashes leaves of \(writer.leafSize)")
         }
-        let leaves = writer.closeLeaves()
-        return (leaves, Merkle.root(leaves))
+        return writer.closeLeaves()
     }
 }

@@ -7,8 +7,9 @@ internal import CBlyanPlugin
 public protocol PayloadSink: AnyObject {
     /// Appends bytes.
     func write(_ bytes: UnsafeRawBufferPointer) throws(KernelError)
-    /// The RFC 6962 leaf hashes of everything written so far, cut into leaves of `leafSize`, and their root.
-    func leafHashes(leafSize: UInt64) throws(KernelError) -> (hashes: [Digest], root: Digest)
+    /// The RFC 6962 tree over everything written so far, cut into leaves of `size`: what a payload stores of it
+    /// (``Merkle/stored(_:)``), and its root.
+    func closeLeaves(size: UInt64) throws(KernelError) -> (stored: [Digest], root: Digest)
 }
 
 // Safe: what it hands out lives until it ends, which is after encode returned.
@@ -50,7 +51,7 @@ public protocol PayloadSink: AnyObject {
                         throw KernelError(
                             .plugin, "leaves got a null pointer or leaves of no bytes")
                     }
-                    let (hashes, digest) = try view.sink.leafHashes(leafSize: leafSize)
+                    let (hashes, digest) = try view.sink.closeLeaves(size: leafSize)
                     let buffer = UnsafeMutableBufferPointer<UInt8>.allocate(
                         capacity: hashes.count * 32)
                     unsafe view.leafBytes.append(buffer)

@@ -286,8 +286,10 @@ typedef struct blyan_sink {
     /** Appends bytes (borrowed) to the payload. A failure is to be passed on as it is. [serial] */
     blyan_status (*write)(void *context, blyan_bytes bytes, blyan_error *error);
     /** After the first `covered` bytes are written: the RFC 6962 leaf hashes (SHA-256 of 0x00 and the leaf) of
-     *  [0, covered) cut into leaves of leaf_size (65536), the last one shorter; *hashes points at *count * 32 bytes, valid
-     *  until encode returns. For formats that store them. Call it once; covered bytes may not follow. [serial] */
+     *  [0, covered) cut into leaves of leaf_size (65536), the last one shorter. If there are more than 128, the roots
+     *  over each 128 of them (the last over the rest) follow, so that a reader of one leaf hashes a branch and not the
+     *  tree. *hashes points at all these, *count * 32 bytes, valid until encode returns. For formats that store them,
+     *  as they are. Call it once; covered bytes may not follow. [serial] */
     blyan_status (*leaves)(void *context, uint64_t leaf_size, const uint8_t **hashes, uint64_t *count,
                            uint8_t *root, blyan_error *error);
 } blyan_sink;
@@ -299,7 +301,7 @@ typedef struct blyan_encoded {
     uint64_t covered;          /**< leaves partition [0, covered); at most 4096 bytes may lie outside both the leaves
                                     and their hashes, and are not verified: confirm them from covered bytes */
     uint64_t leaf_size;        /**< bytes a leaf: 65536, the one size that this host signs */
-    uint64_t leaf_hashes_offset; /**< where count * 32 bytes of leaf hashes lie, at or after covered; 0: not stored */
+    uint64_t leaf_hashes_offset; /**< where all that leaves gave lies, at or after covered; 0: not stored */
 } blyan_encoded;
 
 typedef struct blyan_format_encode {
