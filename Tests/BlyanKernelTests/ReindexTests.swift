@@ -207,6 +207,68 @@ import Testing
         try home.checkThatNothingIsLost()
     }
 
+    /// A store that serves and grows is indexed again and again, once with its folder gone: every query is answered in
+    /// full, nothing that was appended meanwhile is missing.
+    @Test func aServingStoreIsReindexed() throws {
+        let home = try TemporaryHome()
+        let store = try ChainStore(home: home.url)
+        let maker = try ChainMaker(store)
+        let genesis = try maker.document("genesis", "{}")
+        try store.append([genesis])
+        let stops = Atomic<Bool>(false)
+        let appended = Atomic<Int>(1)
+        let failures = Mutex<[String]>([])
+        func note(_ what: String) { failures.withLock { $0.append(what) } }
+        let workers = DispatchGroup()
+        DispatchQueue.global().async(group: workers) {
+            do {
+                while !stops.load(ordering: .relaxed) {
+                    let number = appended.load(ordering: .relaxed)
+                    try store.append([maker.document("meta", "{\"number\":\(number)}")])
+                    appended.add(1, ordering: .sequentiallyConsistent)
+                }
+            } catch { note("\(error)") }
+        }
+        DispatchQueue.global().async(group: workers) {
+            do {
+                while !stops.load(ordering: .relaxed) {
+                    let least = appended.load(ordering: .sequentiallyConsistent)
+                    let count = try store.blocks(.arrival).count
+                    if count < least { note("\(count) of \(least) blocks") }
+                }
+            } catch { note("\(error)") }
+        }
+        for round in 0..<12 {
+            if round == 6 {
+                try FileManager.default.removeItem(at: home.url.appendingPathComponent("index"))
+            }
+            let least = appended.load(ordering: .sequentiallyConsistent)
+            #expect(try store.reindex() >= least)
+        }
+        stops.store(true, ordering: .relaxed)
+        workers.wait()
+        #expect(failures.withLock { $0 } == [])
+        let blocks = try store.blocks(.arrival)
+        #expect(blocks.count == appended.load(ordering: .relaxed) && blocks.count > 12)
+        #expect(try store.verify().failures.isEmpty)
+        store.close()
+        let again = try ChainStore(home: home.url)
+        #expect(try again.blocks(.arrival) == blocks)
+        again.close()
+    }
+
+    /// A log that is damaged under its holder is not indexed, and the old index goes on.
+    @Test func aServingStoreKeepsItsIndexIfTheLogIsDamaged() throws {
+        let home = try Closed()
+        let store = try ChainStore(home: home.url)
+        defer { store.close() }
+        try home.flip(record: 3)
+        let error = #expect(throws: KernelError.self) { try store.reindex() }
+        #expect(error?.message.contains("byte \(home.starts[3])") == true)
+        #expect(try store.block(home.blocks[5].hash) == home.blocks[5])
+        #expect(try store.block(home.blocks[0].hash) == home.blocks[0])
+    }
+
     /// A kill between the two renames of the swap, and after them.
     @Test func aHalfSwappedIndexIsStillAnIndex() throws {
         let home = try Closed()

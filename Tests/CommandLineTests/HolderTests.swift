@@ -20,6 +20,10 @@ import Testing
         try home.fail(
             "expert", "show", "layer9.expert9", "--model", "qwen3-tiny", naming: ["layer9.expert9"])
         try home.fail("eval", naming: ["--prompt-file"])
+        let blocks = try home.succeed("chain", "log", "--limit", "500")
+        try FileManager.default.removeItem(at: home.folder.appendingPathComponent("index"))
+        #expect(try home.succeed("chain", "reindex").contains("from the log"))
+        #expect(try home.succeed("chain", "log", "--limit", "500") == blocks)
         holder.end(SIGTERM)
         #expect(holder.process.terminationStatus == 0)
         #expect(!FileManager.default.fileExists(atPath: home.socket))

@@ -170,6 +170,6 @@ import Testing
         try home.editManifest { $0.replacing("router: topk", with: "router: layer-capped") }
         try home.fail("plugin", "reload", naming: ["mixtral-fused", "layer-capped"])
         try home.succeed("chat", "river", "--max-tokens", "1")
-        try home.fail("chain", "reindex", naming: ["\(holder.process.processIdentifier)", "kill"])
+        #expect(holder.process.isRunning)
     }
 }

@@ -1,5 +1,7 @@
 /// A header, its hash and its signature: what the chain keeps of a block beside the payload.
-public struct Block: Sendable, Equatable {
+///
+/// An object, because chains are walked and indexed by the million and a header has many parts that a copy would retain.
+public final class Block: Sendable, Equatable {
     /// What the block says.
     public let header: BlockHeader
     /// The block's name: SHA-256 of the canonical header.
@@ -43,5 +45,10 @@ public struct Block: Sendable, Equatable {
                 .limit, "a header of \(line.count) bytes exceeds \(BlockHeader.Limit.bytes)")
         }
         (header, hash, signature) = try HeaderReader.read(line)
+    }
+
+    /// Whether header and signature are the same.
+    public static func == (a: Block, b: Block) -> Bool {
+        a === b || a.header == b.header && a.signature == b.signature
     }
 }

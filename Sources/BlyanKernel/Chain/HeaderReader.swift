@@ -1,4 +1,5 @@
 internal import BlyanJSON
+internal import Foundation
 
 /// Reads a canonical header line in one pass: each field where its canonical order puts it.
 ///
@@ -29,11 +30,11 @@ struct HeaderReader {
         header.layerID = try natural("layer_id")
         header.merkleRoot = try digest("merkle_root")
         header.metadata = try object("metadata")
-        header.miner = try hex("miner_pub", bytes: 33)
+        header.miner = String(decoding: try hex("miner_pub", bytes: 33).digits, as: UTF8.self)
         header.nonce = try decimal("nonce")
         header.payloadHash = try digest("payload_hash")
         let start = at
-        let signature = try hex("payload_sig", bytes: 64)
+        let signature = try hex("payload_sig", bytes: 64).bytes
         let end = at
         header.payloadSize = try natural("payload_size")
         header.payloadType = try name("payload_type")
@@ -46,7 +47,7 @@ struct HeaderReader {
             unsafe hasher.update(UnsafeRawBufferPointer(rebasing: bytes[..<start]))
             unsafe hasher.update(UnsafeRawBufferPointer(rebasing: bytes[end...]))
         }
-        return (header, hasher.finalize(), Hex.decode(signature, count: 64) ?? [])
+        return (header, hasher.finalize(), signature)
     }
 
     private func wrong(_ key: StaticString, _ expected: String) -> KernelError {
@@ -71,9 +72,12 @@ struct HeaderReader {
     private mutating func take(_ text: StaticString) -> Bool {
         let count = text.utf8CodeUnitCount
         guard count <= line.count - at else { return false }
-        for i in 0..<count where line[at + i] != (unsafe text.utf8Start[i]) { return false }
-        at += count
-        return true
+        let (start, here) = unsafe (text.utf8Start, at)
+        let isThere = unsafe line.withUnsafeBytes { bytes in
+            unsafe bytes.baseAddress.map { unsafe memcmp($0 + here, start, count) == 0 } ?? false
+        }
+        if isThere { at += count }
+        return isThere
     }
 
     private mutating func key(_ key: StaticString) throws(KernelError) {
@@ -120,10 +124,15 @@ struct HeaderReader {
 
     private mutating func natural(_ key: StaticString) throws(KernelError) -> Int64 {
         try self.key(key)
-        guard let value = try? JSONValue(canonicalIn: line, at: &at, depth: 1).int, value >= 0
-        else {
-            throw wrong(key, "an integer from 0 to 2^53 − 1")
+        let start = at
+        var value: Int64 = 0
+        while at < line.count, line[at] &- 48 < 10, value <= JSONValue.integers.upperBound {
+            value = value * 10 + Int64(line[at] &- 48)
+            at += 1
         }
+        guard at > start, at == start + 1 || line[start] != 48,
+            value <= JSONValue.integers.upperBound
+        else { throw wrong(key, "an integer from 0 to 2^53 − 1") }
         return value
     }
 
@@ -136,12 +145,17 @@ struct HeaderReader {
         return text
     }
 
-    private mutating func hex(_ key: StaticString, bytes: Int) throws(KernelError) -> String {
-        let text = try text(key)
-        guard Hex.decode(text, count: bytes) != nil else {
-            throw wrong(key, "\(2 * bytes) lower-case hex digits")
-        }
-        return text
+    private mutating func hex(_ key: StaticString, bytes: Int) throws(KernelError) -> (
+        digits: ArraySlice<UInt8>, bytes: [UInt8]
+    ) {
+        try self.key(key)
+        let start = at + 1
+        guard take("\""), line.count - at > 2 * bytes,
+            let found = Hex.decode(line[start..<start + 2 * bytes], count: bytes)
+        else { throw wrong(key, "\(2 * bytes) lower-case hex digits") }
+        at += 2 * bytes
+        guard take("\"") else { throw wrong(key, "\(2 * bytes) lower-case hex digits") }
+        return (line[start..<start + 2 * bytes], found)
     }
 
     private mutating func digest(_ key: StaticString) throws(KernelError) -> Digest? {

@@ -34,9 +34,9 @@ public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
     /// The digest with these bytes, or nil unless there are exactly 32.
     public init?(_ bytes: some Collection<UInt8>) {
         guard bytes.count == 32 else { return nil }
-        var parts: [UInt64] = [0, 0, 0, 0]
-        for (i, byte) in bytes.enumerated() { parts[i / 8] = parts[i / 8] << 8 | UInt64(byte) }
-        words = (parts[0], parts[1], parts[2], parts[3])
+        self = unsafe Array(bytes).withUnsafeBytes { all in
+            unsafe all.baseAddress.map { unsafe Digest(reading: $0) } ?? .zero
+        }
     }
 
     /// The digest in 32 bytes of memory, of any alignment.
@@ -55,30 +55,16 @@ public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
 
     /// The digest spelt by 64 lower-case hex digits from `start` on, or nil.
     init?(hexDigits text: [UInt8], at start: Int) {
-        guard text.count - start >= 64 else { return nil }
-        var parts: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-        for i in 0..<64 {
-            let digit = text[start + i]
-            let value: UInt8
-            switch digit {
-            case 48...57: value = digit - 48
-            case 97...102: value = digit - 87
-            default: return nil
-            }
-            switch i >> 4 {
-            case 0: parts.0 = parts.0 << 4 | UInt64(value)
-            case 1: parts.1 = parts.1 << 4 | UInt64(value)
-            case 2: parts.2 = parts.2 << 4 | UInt64(value)
-            default: parts.3 = parts.3 << 4 | UInt64(value)
-            }
-        }
-        words = parts
+        guard text.count - start >= 64, let bytes = Hex.decode(text[start..<start + 64], count: 32)
+        else { return nil }
+        self.init(bytes)
     }
 
     /// The 32 bytes.
     public var bytes: [UInt8] {
-        [words.0, words.1, words.2, words.3].flatMap { word in
-            (0..<8).map { UInt8(truncatingIfNeeded: word >> (56 - 8 * UInt64($0))) }
+        unsafe [UInt8](unsafeUninitializedCapacity: 32) { buffer, filled in
+            unsafe store(to: UnsafeMutableRawBufferPointer(buffer), at: 0)
+            filled = 32
         }
     }
 
@@ -120,27 +106,31 @@ public enum Hex {
         return String(decoding: out, as: UTF8.self)
     }
 
+    // A digit's value; 16 for what is no lower-case digit.
+    private static let values: [UInt8] = (UInt8.min...UInt8.max).map { digit in
+        digits.firstIndex(of: digit).map { UInt8($0) } ?? 16
+    }
+
     /// The bytes, or nil unless `text` is exactly `2 * count` lower-case digits.
     public static func decode(_ text: String, count: Int) -> [UInt8]? {
-        guard text.utf8.count == 2 * count else { return nil }
-        var out: [UInt8] = []
-        out.reserveCapacity(count)
-        var high: UInt8?
-        for c in text.utf8 {
-            let value: UInt8
-            switch c {
-            case 48...57: value = c - 48
-            case 97...102: value = c - 87
-            default: return nil
+        decode(Array(text.utf8)[...], count: count)
+    }
+
+    /// The bytes, or nil unless `text` is exactly `2 * count` lower-case digits.
+    static func decode(_ text: ArraySlice<UInt8>, count: Int) -> [UInt8]? {
+        guard text.count == 2 * count else { return nil }
+        let values = values
+        var seen: UInt8 = 0
+        let out = unsafe [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
+            for i in 0..<count {
+                let high = values[Int(text[text.startIndex + 2 * i])]
+                let low = values[Int(text[text.startIndex + 2 * i + 1])]
+                seen |= high | low
+                unsafe bytes[i] = high << 4 | low
             }
-            if let h = high {
-                out.append(h << 4 | value)
-                high = nil
-            } else {
-                high = value
-            }
+            filled = count
         }
-        return out
+        return seen < 16 ? out : nil
     }
 }
 

@@ -60,6 +60,9 @@ struct ChainIndex {
 
     mutating func close() { open = nil }
 
+    /// Whether nobody else reads in it.
+    var isUnshared: Bool { mutating get { open == nil || isKnownUniquelyReferenced(&open) } }
+
     /// An empty index, to be built beside the one at `path`, which it replaces when it is whole.
     static func beside(_ path: String) throws(KernelError) -> ChainIndex {
         try? FileManager.default.removeItem(atPath: path + ".new")

@@ -39,47 +39,65 @@ extension ChainStore {
         let (log, index) = readable
         let reader = Mutex(LogPieces(log: log))
         let linker = Mutex(Linker(store: self, log: log))
-        DispatchQueue.concurrentPerform(
-            iterations: ProcessInfo.processInfo.activeProcessorCount
-        ) { _ in
-            while let (number, items) = reader.withLock({ $0.next() }) {
-                let parsed = items.map { Checked($0) }
-                linker.withLock { $0.add(parsed, at: number) }
+        var checked: [Checked] = []
+        var lines = reader.withLock { $0.next() }
+        while !lines.isEmpty || !checked.isEmpty {
+            // Whoever takes the first step reads ahead and links what the round before has checked: the two steps that
+            // keep an order wait for nobody, and nobody for them.
+            let (round, before) = (lines, checked)
+            let following = Mutex(lines.prefix(0))
+            let found = Mutex<[(at: Int, items: [Checked])]>([])
+            DispatchQueue.concurrentPerform(
+                iterations: 1 + (round.count + Self.piece - 1) / Self.piece
+            ) { step in
+                if step == 0 {
+                    let next = reader.withLock { $0.next() }
+                    following.withLock { $0 = next }
+                    linker.withLock { for item in before { $0.add(item) } }
+                } else {
+                    let at = round.startIndex + (step - 1) * Self.piece
+                    let items = round[at..<min(at + Self.piece, round.endIndex)].map { Checked($0) }
+                    found.withLock { $0.append((at, items)) }
+                }
             }
+            checked = found.withLock { $0 }.sorted { $0.at < $1.at }.flatMap(\.items)
+            lines = following.withLock { $0 }
         }
         if let error = reader.withLock({ $0.failure }) { throw error }
         return linker.withLock { $0.finish(index) }
     }
 
+    /// Lines that one step checks.
+    private static let piece = 4
+
     /// A line's block, checked by itself: canonical form and signature.
-    private struct Checked {
-        var found: (block: Block, place: RecordLog.Place)?
-        var error: KernelError?
+    private final class Checked: Sendable {
+        let found: (block: Block, place: RecordLog.Place)?
+        let error: KernelError?
 
         init(_ line: Result<RecordLog.Line, KernelError>) {
             do throws(KernelError) {
                 let (line, place) = try line.get()
                 let block = try Block(parsing: line)
                 found = (block, place)
-                if !block.isSignatureValid { error = block.signatureError }
+                error = block.isSignatureValid ? nil : block.signatureError
             } catch {
+                found = nil
                 self.error = error
             }
         }
     }
 
-    /// The log in small pieces for several threads; damage stands where the lines are missing.
+    /// The log in rounds for several threads; damage stands where the lines are missing.
     private struct LogPieces {
         let log: RecordLog
         var offset: UInt64 = 0
         var waiting: ArraySlice<Result<RecordLog.Line, KernelError>> = []
-        var number = -1
         var failure: KernelError?
 
-        mutating func next() -> (
-            number: Int, lines: ArraySlice<Result<RecordLog.Line, KernelError>>
-        )? {
-            while waiting.count < 16, failure == nil {
+        /// The next lines, at most 512; none at the end, or if the log cannot be read.
+        mutating func next() -> ArraySlice<Result<RecordLog.Line, KernelError>> {
+            while waiting.count < 512, failure == nil {
                 do throws(KernelError) {
                     guard let lines = try log.next(&offset) else { break }
                     waiting.append(contentsOf: lines.map { .success($0) })
@@ -91,33 +109,22 @@ extension ChainStore {
                     }
                 }
             }
-            guard !waiting.isEmpty, failure == nil else { return nil }
-            defer { waiting = waiting.dropFirst(16) }
-            number += 1
-            return (number, waiting.prefix(16))
+            guard failure == nil else { return [] }
+            defer { waiting = waiting.dropFirst(512) }
+            return waiting.prefix(512)
         }
     }
 
-    /// Checks links in the order of the log, whatever the order in which pieces were parsed.
+    /// Checks links in the order of the log.
     private struct Linker {
         var report = VerifyReport()
         private let view: LogView
-        private var waiting: [Int: [Checked]] = [:]
-        private var next = 0
         // Blocks, and what they depend on that was not here before them.
         private var early: [(block: Digest, missing: Digest)] = []
 
         init(store: ChainStore, log: RecordLog) { view = LogView(store, log) }
 
-        mutating func add(_ piece: [Checked], at number: Int) {
-            waiting[number] = piece
-            while let piece = waiting.removeValue(forKey: next) {
-                next += 1
-                for checked in piece { add(checked) }
-            }
-        }
-
-        private mutating func add(_ checked: Checked) {
+        mutating func add(_ checked: Checked) {
             var error = checked.error
             if let (block, place) = checked.found {
                 report.blocks += 1

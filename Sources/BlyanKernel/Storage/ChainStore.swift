@@ -12,6 +12,7 @@ public final class ChainStore: @unchecked Sendable {
     /// The chains that this store knows.
     public let specs: [String: ChainSpec]
     private let remembered: (any CheckMemory)?
+    private let indexPath: String
     private let lock = NSCondition()
     private var log: RecordLog
     private var index: ChainIndex
@@ -47,7 +48,7 @@ public final class ChainStore: @unchecked Sendable {
         try disk.makeFolder(logFolder)
         payloads = try PayloadStore(folder: home.appendingPathComponent("payloads"), disk: disk)
         log = try RecordLog(folder: logFolder, disk: disk)
-        let indexPath = home.appendingPathComponent("index").path
+        indexPath = home.appendingPathComponent("index").path
         var notes: [String] = []
         var rebuilds = rebuild
         do throws(KernelError) {
@@ -105,10 +106,62 @@ public final class ChainStore: @unchecked Sendable {
         payloads = try PayloadStore(folder: home.appendingPathComponent("payloads"))
         let folder = home.appendingPathComponent("log").path
         log = try RecordLog(folder: folder, disk: .real, reading: true)
+        indexPath = home.appendingPathComponent("index").path
         // It names what the log has lost; where it is damaged too, the log has to do.
-        index =
-            (try? ChainIndex(path: home.appendingPathComponent("index").path)) ?? ChainIndex()
+        index = (try? ChainIndex(path: indexPath)) ?? ChainIndex()
         failure = KernelError(.io, "the home was opened to read its log alone")
+    }
+
+    /// An empty store beside one that serves, to build its index again from the log that both read.
+    private init(rebuilding other: ChainStore) throws(KernelError) {
+        (specs, payloads, remembered) = (other.specs, other.payloads, nil)
+        indexPath = other.indexPath
+        log = other.readable.log
+        index = try ChainIndex.beside(indexPath)
+    }
+
+    /// Indexes what the log holds and the index does not, up to byte `end`.
+    private func replay(to end: UInt64) throws(KernelError) {
+        while index.indexedBytes < end {
+            var offset = index.indexedBytes
+            var found: [(block: Block, line: [UInt8], place: RecordLog.Place)] = []
+            while offset < end, found.count < 4096, let lines = try log.next(&offset) {
+                for (line, place) in lines { found.append((try Block(parsing: line), line, place)) }
+            }
+            try replay(found, end: offset)
+        }
+    }
+
+    /// Builds the index again from the log, beside appends and queries, and puts it in the place of the one that serves.
+    ///
+    /// - Returns: The number of blocks that it holds.
+    /// - Throws: ``KernelError`` with code `integrity` if the log is damaged: then nothing has changed.
+    public func reindex() throws(KernelError) -> Int {
+        let fresh = try ChainStore(rebuilding: self)
+        try fresh.replay(to: fresh.log.end)
+        lock.lock()
+        defer { lock.unlock() }
+        // Whoever queries holds the old index until done; LevelDB must not be open under a name that another one gets.
+        while isCommitting || !queue.isEmpty || !index.isUnshared {
+            _ = lock.wait(until: Date(timeIntervalSinceNow: 0.01))
+        }
+        if let failure { throw failure }
+        fresh.log = log
+        try fresh.replay(to: log.end)
+        index.close()
+        do throws(KernelError) {
+            try fresh.index.replace(indexPath, disk: payloads.disk)
+            index = fresh.index
+        } catch {
+            fresh.index.close()
+            do throws(KernelError) {
+                index = try ChainIndex(path: indexPath)
+            } catch {
+                failure = error
+            }
+            throw error
+        }
+        return Int(index.arrivals)
     }
 
     /// Closes the log.
@@ -192,9 +245,7 @@ extension ChainStore {
     var readable: (log: RecordLog, index: ChainIndex) { lock.withLock { (log, index) } }
 
     /// Blocks that the index holds.
-    ///
-    /// - Throws: ``KernelError`` if the index is damaged.
-    public func reindex() throws(KernelError) -> Int { Int(lock.withLock { index.arrivals }) }
+    public var blockCount: Int { Int(lock.withLock { index.arrivals }) }
 }
 
 // MARK: - Appending

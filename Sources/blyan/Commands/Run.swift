@@ -12,7 +12,7 @@ struct Run: NodeCommand {
         abstract:
             "Hold a home and serve all other commands by its control socket, until interrupted.",
         discussion: """
-            Only `blyan chain reindex` needs this process stopped. SIGHUP does what `blyan plugin reload` does. The key \
+            SIGHUP does what `blyan plugin reload` does. The key \
             stays locked until a command signs, and then takes that command's passphrase; with --passphrase-file or \
             BLYAN_PASSPHRASE it is unlocked at the start.
             """)

@@ -50,7 +50,7 @@ struct Status: NodeCommand {
             verify: plugins.node.verify.text, kernels: Kernels.name,
             // A client asks for passphrases, a process that holds the home for itself does not.
             holder: console.passphrase == nil ? nil : getpid(),
-            network: node.store.genesis?.description ?? "", blocks: try blocks(of: node.store),
+            network: node.store.genesis?.description ?? "", blocks: blocks(of: node.store),
             generation: plugins.generation, threads: node.threads,
             plugins: plugins.node.plugins.map { entry($0, plugins) },
             models: node.loadedModels.map { loaded in
@@ -79,14 +79,14 @@ struct Status: NodeCommand {
     }
 
     /// Without reading a block: a linear chain's next index is its length, and B alone is a graph.
-    private func blocks(of store: ChainStore) throws -> [String: Int] {
+    private func blocks(of store: ChainStore) -> [String: Int] {
         var counts: [String: Int] = [:]
         for spec in store.specs.values where spec.shape == .linear {
             counts[spec.id] = Int(store.next(on: spec.id).index)
         }
         let linear = counts.values.reduce(0, +)
         for spec in store.specs.values where spec.shape == .graph {
-            counts[spec.id] = try max(0, store.reindex() - linear)
+            counts[spec.id] = max(0, store.blockCount - linear)
         }
         return counts
     }
