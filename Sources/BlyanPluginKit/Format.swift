@@ -18,8 +18,6 @@ public protocol Format: Plugin {
     func encode(
         _ sources: [blyan_source], options: String, into sink: Sink
     ) throws(PluginError) -> Encoded
-    /// The Merkle leaves, for a format whose leaves differ in size. Required for ``FormatAbility/leaves``.
-    func leaves(_ payload: borrowing Payload) throws(PluginError) -> [blyan_leaf]
 }
 
 /// What a format can do beyond ``Format/list(_:)`` and decode, which all can.
@@ -30,8 +28,6 @@ public enum FormatAbility: Sendable {
     case compute
     /// ``Format/encode(_:options:into:)``.
     case encode
-    /// ``Format/leaves(_:)``.
-    case leaves
 }
 
 extension Format {
@@ -45,11 +41,6 @@ extension Format {
         _ sources: [blyan_source], options: String, into sink: Sink
     ) throws(PluginError) -> Encoded {
         throw PluginError(BLYAN_E_UNSUPPORTED, "\(Self.name) does not encode")
-    }
-
-    /// Answers `BLYAN_E_UNSUPPORTED`.
-    public func leaves(_ payload: borrowing Payload) throws(PluginError) -> [blyan_leaf] {
-        throw PluginError(BLYAN_E_UNSUPPORTED, "\(Self.name) has leaves of one size")
     }
 }
 

@@ -8,7 +8,6 @@ extension PluginTable {
         if abilities.contains(.view) { tables[BLYAN_FORMAT_VIEW] = Ability(viewTable()) }
         if abilities.contains(.compute) { tables[BLYAN_FORMAT_COMPUTE] = Ability(computeTable()) }
         if abilities.contains(.encode) { tables[BLYAN_FORMAT_ENCODE] = Ability(encodeTable()) }
-        if abilities.contains(.leaves) { tables[BLYAN_FORMAT_LEAVES] = Ability(leavesTable()) }
         let offered = tables
         return unsafe PluginTable(F.self, kind: Int(BLYAN_KIND_FORMAT)) { id in
             unsafe offered[id]?.table
@@ -75,26 +74,6 @@ private func encodeTable() -> blyan_format_encode {
         })
 }
 
-private func leavesTable() -> blyan_format_leaves {
-    unsafe blyan_format_leaves(
-        struct_size: UInt32(MemoryLayout<blyan_format_leaves>.size), reserved: 0,
-        leaves: { instance, payload, out, capacity, count, error in
-            unsafe answer(error) { () throws(PluginError) in
-                guard let payload = unsafe payload, let count = unsafe count else {
-                    throw PluginError(BLYAN_E_ARGUMENT, "leaves got a null pointer")
-                }
-                let leaves = try unsafe FormatFunctions.get().leaves(instance, Payload(payload))
-                unsafe count.pointee = UInt64(leaves.count)
-                for (i, leaf) in leaves.enumerated() where UInt64(i) < capacity {
-                    unsafe out?[i] = leaf
-                }
-                guard UInt64(leaves.count) <= capacity else {
-                    throw PluginError(BLYAN_E_CAPACITY, "\(leaves.count) leaves")
-                }
-            }
-        })
-}
-
 private func listTensors(
     _ instance: UnsafeMutableRawPointer?, _ payload: UnsafePointer<blyan_payload>?,
     _ out: UnsafeMutablePointer<blyan_tensor>?, _ capacity: UInt32,
@@ -129,7 +108,6 @@ private func listTensors(
         ) throws(PluginError) -> Void
     let compute: @Sendable (Handle, borrowing Payload, blyan_compute) throws(PluginError) -> Void
     let encode: @Sendable (Handle, [blyan_source], String, Sink) throws(PluginError) -> Encoded
-    let leaves: @Sendable (Handle, borrowing Payload) throws(PluginError) -> [blyan_leaf]
 
     // Written once, before the plugin's table is handed out.
     nonisolated(unsafe) static var shared: FormatFunctions?
@@ -167,9 +145,6 @@ private func listTensors(
         unsafe encode = { handle, sources, options, sink throws(PluginError) in
             try unsafe Instance.plugin(handle, as: F.self)
                 .encode(sources, options: options, into: sink)
-        }
-        unsafe leaves = { handle, payload throws(PluginError) in
-            try unsafe Instance.plugin(handle, as: F.self).leaves(payload)
         }
     }
 }

@@ -105,8 +105,15 @@ public enum HomeSetup {
             return text
                 + "\n# Folders searched for plugin libraries.\nlibraries:\n  - \(quoted(program.path))\n"
         }
-        let (trusted, missing) = try trust(
-            nil, in: NodeManifest(path: home.appendingPathComponent("node.yaml").path))
+        let (trusted, missing): ([String], [String])
+        do {
+            (trusted, missing) = try trust(
+                nil, in: NodeManifest(path: home.appendingPathComponent("node.yaml").path))
+        } catch {
+            // Not a home yet: the next run goes on here.
+            unsafe unlink(home.appendingPathComponent("node.yaml").path)
+            throw error
+        }
         withExtendedLifetime(homeLock) {}
         return Result(
             genesis: genesis, publicKey: key.publicKey, trusted: trusted, missing: missing,

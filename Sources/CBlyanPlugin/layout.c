@@ -23,8 +23,6 @@ SIZE(blyan_source, 72);
 SIZE(blyan_sink, 32);
 SIZE(blyan_encoded, 32);
 SIZE(blyan_format_encode, 16);
-SIZE(blyan_leaf, 16);
-SIZE(blyan_format_leaves, 16);
 SIZE(blyan_router_model, 24);
 SIZE(blyan_route, 56);
 SIZE(blyan_router, 40);

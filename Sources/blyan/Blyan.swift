@@ -154,7 +154,7 @@ struct Dispatch {
             } catch {
                 guard error.code == .held, !command.mustHold else {
                     try command.run(unopened: home, error, console)
-                    return 1
+                    return 0
                 }
                 refusal = error
             }

@@ -202,7 +202,11 @@ import Testing
         ("Corruption: bad block", KernelError.Code.integrity),
         ("NotFound: x", .integrity), ("Invalid argument: x", .integrity),
         ("IO error: /x/000005.ldb: No such file or directory", .integrity),
+        ("IO error: /x/000005.ldb: Invalid argument", .integrity),
+        ("IO error: /x/CURRENT: Is a directory", .integrity),
         ("IO error: /x/LOCK: Resource temporarily unavailable", .io), ("other", .io),
+        ("IO error: /x/000007.log: No space left on device", .io),
+        ("IO error: lock /x/LOCK: already held by process", .io),
     ])
     func theIndexKnowsWhatItsErrorsMean(message: String, code: KernelError.Code) {
         #expect(IndexStore.code(of: message) == code)

@@ -218,7 +218,7 @@ import Testing
         let stops = Atomic<Bool>(false)
         let appended = Atomic<Int>(1)
         let failures = Mutex<[String]>([])
-        func note(_ what: String) { failures.withLock { $0.append(what) } }
+        @Sendable func note(_ what: String) { failures.withLock { $0.append(what) } }
         let workers = DispatchGroup()
         DispatchQueue.global().async(group: workers) {
             do {

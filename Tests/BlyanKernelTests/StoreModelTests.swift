@@ -143,19 +143,4 @@ import Testing
         #expect(Set(found) == Set(([genesis, meta] + blocks).map(\.hash)))
         #expect(try store.verify().failures.isEmpty)
     }
-
-    @Test func aHomeHasOneHolder() throws {
-        let home = try TemporaryHome()
-        let first = try HomeLock(home: home.url)
-        let error = #expect(throws: KernelError.self) { try HomeLock(home: home.url) }
-        #expect(error?.code == .held)
-        #expect(error?.message.contains("process \(getpid())") == true)
-        withExtendedLifetime(first) {}
-    }
-
-    @Test func aHolderThatIsGoneBlocksNobody() throws {
-        let home = try TemporaryHome()
-        do { withExtendedLifetime(try HomeLock(home: home.url)) {} }
-        _ = try HomeLock(home: home.url)
-    }
 }

@@ -287,6 +287,10 @@ import Testing
             layers.map(\.expertCount) == (0..<24).map { $0 % 2 == 1 && $0 != 3 ? 60 : 0 })
         #expect(layers[0].intermediateSize == 5632)
         #expect(layers[1].intermediateSize == 1408)
+        // Without any mixture the experts of a token are a number that nobody asks for.
+        let dense = Self.qwen15.replacing(
+            #""decoder_sparse_step": 1"#, with: #""decoder_sparse_step": 100"#)
+        #expect(try read(dense).config.layers.allSatisfy { $0.expertCount == 0 })
     }
 
     @Test func bothNamesForTheNumberOfExperts() throws {

@@ -108,6 +108,87 @@ import Testing
         #expect(try home.succeed("chain", "log", "--json") == log)
     }
 
+    /// Whatever happened to the index, the home opens and it is built from the log.
+    @Test(arguments: ["cut", "empty", "file", "folder"]) func anIndexThatIsNoneIsMadeAgain(
+        how: String
+    )
+        throws
+    {
+        let home = try Home(.imported)
+        let log = try home.succeed("chain", "log", "--json")
+        let index = home.folder.appendingPathComponent("index")
+        // Its blocks lie in a table once it was opened again.
+        let tables = try FileManager.default.contentsOfDirectory(atPath: index.path)
+            .filter { $0.hasSuffix(".ldb") }
+        let table = index.appendingPathComponent(try #require(tables.first))
+        switch how {
+        case "cut": try change(table) { $0.removeLast($0.count / 2) }
+        case "empty": try change(table) { $0 = Data() }
+        case "file":
+            try FileManager.default.removeItem(at: index)
+            try Data("nothing".utf8).write(to: index)
+        default:
+            try FileManager.default.removeItem(at: index.appendingPathComponent("CURRENT"))
+            try FileManager.default.createDirectory(
+                at: index.appendingPathComponent("CURRENT"), withIntermediateDirectories: true)
+        }
+        #expect(try home.succeed("chain", "log", "--json") == log)
+        #expect(try home.succeed("chain", "reindex").contains("17 blocks"))
+    }
+
+    /// What a version block says follows from the blocks, so that importing again mends that too.
+    @Test(arguments: ["version", "meta"]) func importingAgainMendsDocuments(type: String) throws {
+        let home = try Home(.imported)
+        let header = try #require(
+            home.succeed("chain", "log", "-n", "100", "--json").split(separator: "\n").first {
+                $0.contains(#""block_type":"\#(type)""#)
+            })
+        let hash = try #require(header.firstMatch(of: #/"payload_hash":"([0-9a-f]+)"/#)?.output.1)
+        try FileManager.default.removeItem(at: payload(home, String(hash)))
+        try home.fail("chat", "river", naming: [type == "meta" ? "meta" : "version"])
+        #expect(
+            try home.succeed("import", Checkpoints.routed.path).contains(
+                "1 payload, gone or damaged"))
+        #expect(
+            try home.succeed("import", Checkpoints.routed.path).contains("nothing was stored"))
+        try home.succeed("chain", "check", "--read-data")
+        try home.succeed("chat", "river", "--max-tokens", "1")
+    }
+
+    /// A holder maps a file again when it was put back.
+    @Test(arguments: ["cut", "flip"]) func aHolderTakesWhatWasPutBack(how: String) throws {
+        let home = try Home(.imported)
+        let expected = try Checkpoints.expected(Checkpoints.routed)
+        let holder = try Holder(home)
+        let version = try show("layer1.expert2", in: home)
+        let file = payload(home, version.payload)
+        let whole = try Data(contentsOf: file)
+        if how == "cut" { #expect(try home.evaluate(expected).greedy == expected.greedy) }
+        let offset = try #require(version.tensors.last).offset + 5
+        try change(file) { if how == "cut" { $0 = Data() } else { $0[offset] ^= 1 } }
+        let prompt = home.scratch.appendingPathComponent("prompt.txt")
+        try Data(expected.prompt.utf8).write(to: prompt)
+        for _ in 0..<2 {
+            try home.fail(
+                "eval", "--prompt-file", prompt.path, "--json", naming: ["layer1.expert2"])
+        }
+        let other = home.scratch.appendingPathComponent("other")
+        try whole.write(to: other)
+        #expect(rename(other.path, file.path) == 0)
+        #expect(try home.evaluate(expected).greedy == expected.greedy)
+        #expect(holder.process.isRunning)
+    }
+
+    /// A manifest that cannot be read is no reason not to check a chain, and is said.
+    @Test func verifyNeedsNoManifest() throws {
+        let home = try Home(.imported)
+        try home.editManifest { $0 + "\nodd: [" }
+        try home.fail("chain", "log", naming: ["node.yaml"])
+        let outcome = try home.run("chain", "verify", "--json")
+        #expect(outcome.status == 1 && outcome.error.contains("node.yaml"))
+        #expect(outcome.output.contains("\"blocks\":17") && outcome.output.contains("\"ok\":false"))
+    }
+
     @Test func aChangedHeaderIsNamed() throws {
         let home = try Home(.imported)
         let file = home.folder.appendingPathComponent("log/records.log")

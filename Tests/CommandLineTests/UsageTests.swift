@@ -130,6 +130,9 @@ import Testing
         let home = try Home(.imported)
         let folder = home.folder.path
         try home.fail("chat", "river", "--model", "none", naming: ["blyan: this home has no model"])
+        try home.fail(
+            "import", Checkpoints.routed.path, "--name", "red\u{1B}[31m",
+            naming: ["control characters"])
         try home.fail("chat", "river", "--seed", "-1", naming: ["blyan: ", "'-1'", "--seed"])
         try home.fail("chat", "river", "--temperature", "nan", naming: ["blyan: --temperature"])
         try home.fail("chain", "verify", "--home", "", naming: ["--home is empty"])

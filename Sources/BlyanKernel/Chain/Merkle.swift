@@ -53,26 +53,4 @@ public enum Merkle {
     static func storedCount(_ leaves: Int) -> Int {
         leaves > branchSize ? leaves + (leaves - 1) / branchSize + 1 : leaves
     }
-
-    /// Checks that ranges partition bytes [0, covered): in order, none empty, no hole, no overlap.
-    ///
-    /// - Throws: ``KernelError`` with code `malformed` naming the first range that does not follow.
-    public static func checkPartition(_ ranges: [(offset: UInt64, length: UInt64)], covered: UInt64)
-        throws(KernelError)
-    {
-        var end: UInt64 = 0
-        for (i, range) in ranges.enumerated() {
-            let (next, overflow) = range.offset.addingReportingOverflow(range.length)
-            guard range.offset == end, range.length > 0, !overflow, next <= covered else {
-                throw KernelError(
-                    .malformed,
-                    "leaf \(i) at \(range.offset) with \(range.length) bytes does not follow byte \(end) of \(covered)"
-                )
-            }
-            end = next
-        }
-        guard end == covered else {
-            throw KernelError(.malformed, "leaves end at byte \(end), \(covered) are covered")
-        }
-    }
 }

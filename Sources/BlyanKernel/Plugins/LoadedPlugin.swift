@@ -140,7 +140,7 @@ private enum AbilityCatalogue {
     ]
     static let functions = [
         BLYAN_FORMAT_VIEW: 1, BLYAN_FORMAT_DECODE: 2, BLYAN_FORMAT_COMPUTE: 1,
-        BLYAN_FORMAT_ENCODE: 1, BLYAN_FORMAT_LEAVES: 1, BLYAN_ROUTER_ROUTE: 4,
+        BLYAN_FORMAT_ENCODE: 1, BLYAN_ROUTER_ROUTE: 4,
         BLYAN_GATE_JUDGE: 1, BLYAN_REWARD_SETTLE: 1,
     ]
 

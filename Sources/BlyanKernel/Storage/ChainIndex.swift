@@ -51,6 +51,20 @@ struct ChainIndex {
         last = Digest(mark[16...])
     }
 
+    /// Reads what opening a home reads, so that damage is met while the index can still be built again.
+    func probe(_ specs: some Collection<ChainSpec>) throws(KernelError) {
+        var hashes = [last].compactMap(\.self)
+        for spec in specs where spec.shape == .linear {
+            for reverse in [true, false] {
+                try scan(.chain(spec.id, from: 0), reverse: reverse) { hash throws(KernelError) in
+                    hashes.append(hash)
+                    return false
+                }
+            }
+        }
+        for hash in hashes { _ = try place(hash) }
+    }
+
     private var store: IndexStore {
         get throws(KernelError) {
             guard let open else { throw KernelError(.io, "the store is closed") }

@@ -10,6 +10,12 @@ public struct VerifyReport: Sendable {
         public let block: String
         /// What is wrong.
         public let reason: String
+
+        /// A failure; of no block that can be named, if none is given.
+        public init(_ reason: String, block: String = "?") {
+            self.reason = reason
+            self.block = block
+        }
     }
 
     /// Blocks in the log.
@@ -146,7 +152,7 @@ extension ChainStore {
         }
 
         private mutating func fail(_ block: String, _ reason: String) {
-            report.failures.append(.init(block: block, reason: reason))
+            report.failures.append(.init(reason, block: block))
         }
 
         /// The report, with what only the end of the log shows.
@@ -284,20 +290,5 @@ extension ChainStore {
             onProgress(i + 1, hashes.count, report.bytes)
         }
         return report
-    }
-
-    /// Writes a block's payload to a new file, every leaf compared with what was signed.
-    ///
-    /// - Throws: ``KernelError`` with code `io` if the file exists or cannot be written; `integrity`.
-    public func export(_ block: Block, to path: String) throws(KernelError) {
-        let payload = try map(block, mode: .touch)
-        try payload.verifyAll(threads: ProcessInfo.processInfo.activeProcessorCount)
-        let descriptor = try Disk.real.open(path, O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)
-        defer { Foundation.close(descriptor) }
-        guard payload.size > 0 else { return }
-        let start = try unsafe payload.read(offset: 0, length: payload.size)
-        let bytes = unsafe UnsafeRawBufferPointer(start: start, count: Int(payload.size))
-        try unsafe Disk.real.write(bytes, to: descriptor, path: path)
-        try payload.checkFault()
     }
 }

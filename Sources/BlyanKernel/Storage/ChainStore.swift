@@ -53,6 +53,7 @@ public final class ChainStore: @unchecked Sendable {
         var rebuilds = rebuild
         do throws(KernelError) {
             index = try ChainIndex(path: indexPath)
+            try index.probe(specs)
         } catch  where error.code == .integrity {
             // Nothing in the index is not also in the log.
             index = ChainIndex()
@@ -76,15 +77,8 @@ public final class ChainStore: @unchecked Sendable {
             try checkIndexFitsLog()
         }
         try loadHeads()
-        var found: [(block: Block, line: [UInt8], place: RecordLog.Place)] = []
-        let cut = try log.recover(from: index.indexedBytes, held: held) {
-            (lines, end) throws(KernelError) in
-            for (line, place) in lines { found.append((try Block(parsing: line), line, place)) }
-            guard found.count >= 4096 else { return }
-            try replay(found, end: end)
-            found.removeAll(keepingCapacity: true)
-        }
-        if !found.isEmpty { try replay(found, end: log.end) }
+        let cut = try log.recover(from: index.indexedBytes, held: held)
+        try replay(to: log.end)
         if rebuilds { try index.replace(indexPath, disk: disk) }
         if let cut { notes.append(cut) }
         // What was cut off may have named payloads, and may have been damaged and not torn.

@@ -14,10 +14,25 @@ internal import Foundation
 
     /// What LevelDB's message means: its C interface gives only text.
     ///
-    /// Its files name one another, so that one that is not found is damage too.
+    /// What the system or another process refuses is `io`; any other error of a file means that the index is damaged: a file
+    /// of it is gone, cut, or no file at all.
     package static func code(of message: String) -> KernelError.Code {
-        ["Corruption: ", "NotFound: ", "Invalid argument: "].contains { message.hasPrefix($0) }
-            || message.hasSuffix("No such file or directory") ? .integrity : .io
+        let isDamage = ["Corruption: ", "NotFound: ", "Invalid argument: "]
+            .contains { message.hasPrefix($0) }
+        let refusals = [
+            EACCES, EAGAIN, EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS,
+        ]
+        let isRefused =
+            !message.hasPrefix("IO error: ") || message.contains("already held by process")
+            || refusals.contains { message.hasSuffix(unsafe String(cString: strerror($0))) }
+        return isDamage || !isRefused ? .integrity : .io
+    }
+
+    private static func failure(_ what: String, _ message: String) -> KernelError {
+        let code = code(of: message)
+        return KernelError(
+            code, "\(what): \(message)",
+            hint: code == .io ? nil : "run `blyan chain reindex`: it rebuilds the index")
     }
 
     init(path: String) throws(KernelError) {
@@ -37,9 +52,7 @@ internal import Foundation
         unsafe database = leveldb_open(options, path, &message)
         if unsafe database == nil {
             let text = unsafe Self.take(message)
-            throw KernelError(
-                Self.code(of: text), "the index \(path) cannot be opened: \(text)",
-                hint: "run `blyan chain reindex`: it rebuilds the index")
+            throw Self.failure("the index \(path) cannot be opened", text)
         }
     }
 
@@ -60,10 +73,7 @@ internal import Foundation
 
     private func check(_ message: UnsafeMutablePointer<CChar>?) throws(KernelError) {
         guard let message = unsafe message else { return }
-        let text = unsafe Self.take(message)
-        throw KernelError(
-            Self.code(of: text), "the index failed: \(text)",
-            hint: "run `blyan chain reindex`: it rebuilds the index")
+        throw Self.failure("the index failed", unsafe Self.take(message))
     }
 
     func get(_ key: [UInt8]) throws(KernelError) -> [UInt8]? {

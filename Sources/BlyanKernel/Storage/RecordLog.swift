@@ -108,16 +108,13 @@ struct RecordLog {
         return bytes
     }
 
-    /// Calls `body` with the lines of each whole record from `start` on, and cuts a torn tail.
+    /// Finds the end of what is durable, from `start` on, and cuts a torn tail.
     ///
     /// - Parameter held: bytes that are known to have been durable: what is wrong in them is not torn.
     /// - Returns: A sentence about what was cut off; it is kept beside the log, in case it was damaged and not torn.
     /// - Throws: ``KernelError`` with code `integrity` naming record and offset if whole records follow the damage, so
-    ///   that it is no torn tail; what `body` throws.
-    mutating func recover(
-        from start: UInt64, held: UInt64,
-        _ body: (_ lines: [Line], _ end: UInt64) throws(KernelError) -> Void
-    ) throws(KernelError) -> String? {
+    ///   that it is no torn tail.
+    mutating func recover(from start: UInt64, held: UInt64) throws(KernelError) -> String? {
         let size = size
         end = start
         while end < size {
@@ -127,7 +124,6 @@ struct RecordLog {
                 }
                 return try cut(size)
             }
-            try body(record.lines, record.end)
             end = record.end
         }
         return nil

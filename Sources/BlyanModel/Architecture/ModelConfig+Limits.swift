@@ -44,7 +44,8 @@ extension ModelConfig {
         guard perLayer.count <= 1 else {
             throw bad("layers have \(perLayer.sorted()) experts, this build computes equal numbers")
         }
-        try check("number of experts per token", expertsPerToken, 1...(perLayer.first ?? 1))
+        // Of a model without experts the number says nothing.
+        try check("number of experts per token", expertsPerToken, 1...(perLayer.first ?? 1 << 16))
         try checkNumbers(bad)
     }
 

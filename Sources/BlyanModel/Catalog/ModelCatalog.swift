@@ -23,6 +23,13 @@ public struct VersionDocument: Codable, Sendable, Equatable {
         self.parent = parent?.description ?? ""
         self.verdict = verdict?.description ?? ""
     }
+
+    /// JSON with sorted keys: the same document gives the same bytes.
+    func encoded() throws -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return try Array(encoder.encode(self))
+    }
 }
 
 /// A model in a home: its meta block, and the blocks that serve it now.

@@ -87,7 +87,7 @@ struct PartLoader: Sendable {
         return unsafe PartWeights(
             name: layout.name, mappedBytes: Int(payload.size), ownedBytes: owned,
             matrices: matrices,
-            vectors: vectors, compute: compute ? run : nil)
+            vectors: vectors, compute: compute ? run : nil, checkFault: payload.checkFault)
     }
 
     /// Whether the host has a kernel for a tensor as it lies.

@@ -36,6 +36,8 @@ public struct Importer: Sendable {
         public let model: Digest
         /// Blocks that were written, version block included; 0 if the model was here already.
         public let blocks: Int
+        /// Payloads of blocks that were here already, written again because they were gone or damaged.
+        public let restored: Int
         /// Bytes of new payloads.
         public let payloadBytes: Int
     }
@@ -77,14 +79,16 @@ public struct Importer: Sendable {
             sources: checkpoint.sources,
             payloadType: payloadType, quantisation: quantisation)
         _ = try Tokenizer(checkpoint.tokenizer)
-        let (meta, isNew) = try metaBlock(document)
+        let (meta, isNew, isMended) = try metaBlock(document)
         var written = isNew ? 1 : 0
+        var restored = (isMended ? 1 : 0) + (try mendVersion(of: meta) ? 1 : 0)
         var payloadBytes = 0
         let known = try ModelCatalog(store).model(meta)
         // What is here is stored again only if its payload is damaged or gone.
         let damaged = try damagedParts(known.parts)
         if known.isComplete, damaged.isEmpty {
-            return Result(model: meta.hash, blocks: written, payloadBytes: 0)
+            return Result(
+                model: meta.hash, blocks: written, restored: restored, payloadBytes: 0)
         }
         func bytes(_ tensors: [CheckpointTensor]) -> Int {
             tensors.reduce(0) {
@@ -107,6 +111,7 @@ public struct Importer: Sendable {
                         hint: "restore it from a copy of this home")
                 }
                 payloadBytes += Int(payload.size)
+                restored += 1
             }
             let stored = try store(
                 batch.filter { blocks[$0.0.name] == nil }, meta: meta, quantisation: quantisation)
@@ -123,15 +128,48 @@ public struct Importer: Sendable {
             }
         }
         if known.isComplete {
-            return Result(model: meta.hash, blocks: written, payloadBytes: payloadBytes)
+            return Result(
+                model: meta.hash, blocks: written, restored: restored, payloadBytes: payloadBytes)
         }
         let version = VersionDocument(model: meta.hash, parts: blocks, parent: nil, verdict: nil)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         _ = try appendDocument(
-            "version", Array(encoder.encode(version)), dependsOn: [meta.hash],
+            "version", version.encoded(), dependsOn: [meta.hash],
             metadata: ["model": .string(name)])
-        return Result(model: meta.hash, blocks: written + 1, payloadBytes: payloadBytes)
+        return Result(
+            model: meta.hash, blocks: written + 1, restored: restored, payloadBytes: payloadBytes)
+    }
+
+    /// Writes the payload of a model's first version again if it is gone or damaged: it follows from the blocks.
+    ///
+    /// - Returns: Whether it was.
+    private func mendVersion(of meta: Block) throws -> Bool {
+        var version: Block?
+        var parts: [String: Digest] = [:]
+        try store.scan(.dependents(meta.hash)) { (block) throws(KernelError) in
+            if block.header.blockType == "version" { version = block }
+            if version == nil, block.header.chainID == "B" {
+                parts[block.header.expertName] = block.hash
+            }
+            return version == nil
+        }
+        guard let version, !isWhole(version) else { return false }
+        let document = VersionDocument(model: meta.hash, parts: parts, parent: nil, verdict: nil)
+        return try restore(document.encoded(), of: version)
+    }
+
+    /// Writes a document's payload again if its bytes are those that a block names.
+    private func restore(_ bytes: [UInt8], of block: Block) throws -> Bool {
+        guard SHA256.hash(bytes) == block.header.payloadHash else { return false }
+        let writer = try store.payloads.makeWriter()
+        try writer.write(bytes)
+        _ = try writer.finish()
+        return true
+    }
+
+    private func isWhole(_ block: Block) -> Bool {
+        guard let hash = block.header.payloadHash else { return true }
+        return store.payloads.contains(hash, size: UInt64(block.header.payloadSize))
+            && (try? store.payloads.fileHash(store.payloads.path(of: hash))) == hash
     }
 
     /// Blocks of parts whose payload file is gone or does not have its hash; all cores read.
@@ -145,17 +183,15 @@ public struct Importer: Sendable {
         let damaged = Mutex<[String: Block]>([:])
         DispatchQueue.concurrentPerform(iterations: known.count) { i in
             let (name, block) = known[i]
-            guard let hash = block.header.payloadHash else { return }
-            let isWhole =
-                store.payloads.contains(hash, size: UInt64(block.header.payloadSize))
-                && (try? store.payloads.fileHash(store.payloads.path(of: hash))) == hash
-            if !isWhole { damaged.withLock { $0[name] = block } }
+            if !isWhole(block) { damaged.withLock { $0[name] = block } }
         }
         return damaged.withLock { $0 }
     }
 
     /// The meta block of this very document, or a new one.
-    private func metaBlock(_ document: MetaDocument) throws -> (Block, isNew: Bool) {
+    private func metaBlock(_ document: MetaDocument) throws -> (
+        Block, isNew: Bool, isMended: Bool
+    ) {
         let bytes = try document.encoded()
         let hash = SHA256.hash(bytes)
         // Two imports of one model at once make one meta block.
@@ -163,11 +199,7 @@ public struct Importer: Sendable {
         defer { Self.metaLock.unlock() }
         for block in try store.blocks(.type(chain: "A", "meta")) {
             if block.header.payloadHash == hash {
-                // Stored again if it is damaged; an existing whole file is kept.
-                let writer = try store.payloads.makeWriter()
-                try writer.write(bytes)
-                _ = try writer.finish()
-                return (block, false)
+                return (block, false, try !isWhole(block) && restore(bytes, of: block))
             }
             guard block.header.metadata["model"]?.string == document.name else { continue }
             throw ModelError(
@@ -176,7 +208,8 @@ public struct Importer: Sendable {
         }
         return (
             try appendDocument(
-                "meta", bytes, dependsOn: [], metadata: ["model": .string(document.name)]), true
+                "meta", bytes, dependsOn: [], metadata: ["model": .string(document.name)]), true,
+            false
         )
     }
 
@@ -261,7 +294,7 @@ public struct Importer: Sendable {
         else {
             throw KernelError(
                 .plugin,
-                "plugin \(format.plugin.manifest.name) says that leaves cover \(encoded.covered) bytes, it wrote \(payload.layout.covered)"
+                "plugin \(format.plugin.manifest.name) says that leaves of \(encoded.leaf_size) bytes cover \(encoded.covered), this node hashed \(payload.layout.covered) in leaves of \(payload.layout.leafSize)"
             )
         }
         return payload

@@ -70,6 +70,15 @@ package final class Decoder: @unchecked Sendable {
     package func step(_ session: Session, _ tokens: [Int], wanted: Wanted) throws -> [Float] {
         lock.lock()
         defer { lock.unlock() }
+        do { return try run(session, tokens, wanted) } catch let error as KernelError
+            where [.io, .integrity].contains(error.code)
+        {
+            try parts.forget()
+            throw error
+        }
+    }
+
+    private func run(_ session: Session, _ tokens: [Int], _ wanted: Wanted) throws -> [Float] {
         guard !tokens.isEmpty else { throw ModelError("a step needs at least one token") }
         guard !session.isBroken else {
             throw ModelError(

@@ -54,6 +54,17 @@ package final class PartCache: PartSource, @unchecked Sendable {
         }
     }
 
+    package func forget() throws {
+        let all = lock.withLock {
+            let all = Array(shared.values) + experts.values.map(\.weights)
+            shared.removeAll()
+            experts.removeAll()
+            expertBytes = 0
+            return all
+        }
+        for part in all { try part.checkFault() }
+    }
+
     package func part(_ name: String) throws -> PartWeights {
         lock.lock()
         defer { lock.unlock() }

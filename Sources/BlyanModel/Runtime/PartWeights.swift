@@ -15,6 +15,8 @@ package import CBlyanPlugin
     let vectors: [String: [Float]]
     /// For formats that compute an expert themselves.
     let compute: ExpertCompute?
+    /// Throws if the disk could not serve a page behind it.
+    let checkFault: @Sendable () throws -> Void
 
     /// Does one stage of an expert for a row range, as `blyan_format_compute` describes.
     typealias ExpertCompute = @Sendable (_ work: blyan_compute) throws -> Void
@@ -22,7 +24,8 @@ package import CBlyanPlugin
     package init(
         name: String, mappedBytes: Int, ownedBytes: Int, matrices: [String: WeightMatrix],
         vectors: [String: [Float]],
-        compute: (@Sendable (_ work: blyan_compute) throws -> Void)? = nil
+        compute: (@Sendable (_ work: blyan_compute) throws -> Void)? = nil,
+        checkFault: @escaping @Sendable () throws -> Void = {}
     ) {
         self.name = name
         self.mappedBytes = mappedBytes
@@ -30,6 +33,7 @@ package import CBlyanPlugin
         self.matrices = matrices
         self.vectors = vectors
         unsafe self.compute = compute
+        self.checkFault = checkFault
     }
 
     /// A matrix that the part's layout requires, so that only a defect can miss it.
@@ -55,6 +59,15 @@ package protocol PartSource: Sendable {
     ///
     /// - Throws: an error that names the part and what is wrong with its block, payload or plugin.
     func part(_ name: String) throws -> PartWeights
+    /// Lets go of all parts, since one of them turned out to be damaged: when its file is mended, it is to be mapped again.
+    ///
+    /// - Throws: What names the payload of which the disk could not serve a page, if there is one.
+    func forget() throws
+}
+
+extension PartSource {
+    /// For sources that map nothing.
+    package func forget() {}
 }
 
 /// A router's view of one request.

@@ -52,7 +52,11 @@ struct ControlChannel: Sendable {
     /// Seconds for which the other end may take nothing, asked while it takes nothing.
     var patience: @Sendable () -> Int = { .max }
 
-    private static let gone = KernelError(.io, "the other end of the control socket has gone")
+    private static let gone = KernelError(
+        .io, "the process that holds the home has gone in the middle of this command",
+        hint:
+            "what it had acknowledged is kept: run the command again, an import goes on where it stopped"
+    )
 
     /// Whether the other end has closed the connection.
     var isGone: Bool {

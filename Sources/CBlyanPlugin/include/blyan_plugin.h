@@ -207,8 +207,6 @@ typedef struct blyan_math {
 #define BLYAN_FORMAT_COMPUTE "blyan.format.compute/1"
 /** Ability: write a payload from tensors. */
 #define BLYAN_FORMAT_ENCODE "blyan.format.encode/1"
-/** Ability: name the Merkle leaves, for a format whose leaves are not of one size. */
-#define BLYAN_FORMAT_LEAVES "blyan.format.leaves/1"
 
 /** The tensors of a payload, in payload order. Both VIEW and DECODE number tensors by this order. */
 typedef struct blyan_format_view {
@@ -314,22 +312,6 @@ typedef struct blyan_format_encode {
                            blyan_string options, const blyan_sink *sink, blyan_encoded *encoded,
                            blyan_error *error);
 } blyan_format_encode;
-
-/** One Merkle leaf. */
-typedef struct blyan_leaf {
-    uint64_t offset;
-    uint64_t length;
-} blyan_leaf;
-
-typedef struct blyan_format_leaves {
-    uint32_t struct_size;
-    uint32_t reserved;
-    /** Fills leaves[0 ..< min(capacity, n)], sets *count = n: they are to partition [0, covered). Drawn for formats
-     *  with leaves of their own; this host reads payloads whose leaves have one size, and does not call it yet.
-     *  [any-thread] */
-    blyan_status (*leaves)(void *instance, const blyan_payload *payload, blyan_leaf *leaves, uint64_t capacity,
-                           uint64_t *count, blyan_error *error);
-} blyan_format_leaves;
 
 /* ---- kind: router -------------------------------------------------------------------------- */
 

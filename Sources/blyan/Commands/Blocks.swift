@@ -117,12 +117,29 @@ struct BlockPayload: NodeCommand {
     func run(_ node: Node, _ console: Console) throws {
         let block = try findBlock(hash, in: node.store)
         let target = console.url(output)
-        guard unsafe access(target.path, F_OK) != 0 else {
-            throw KernelError(
-                .io, "cannot write \(target.path): \(unsafe String(cString: strerror(EEXIST)))",
-                hint: "remove it, or give another file with --output")
+        let payload = try node.store.map(block, mode: .touch)
+        try payload.verifyAll(threads: ProcessInfo.processInfo.activeProcessorCount)
+        let file = unsafe open(target.path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+        guard file >= 0 else { throw failure(target) }
+        let handle = FileHandle(fileDescriptor: file, closeOnDealloc: true)
+        for offset in stride(from: 0, to: payload.size, by: 1 << 24) {
+            let length = min(1 << 24, payload.size - offset)
+            let start = try unsafe payload.read(offset: offset, length: length)
+            do {
+                try handle.write(contentsOf: unsafe Data(bytes: start, count: Int(length)))
+            } catch {
+                let reason = failure(target)
+                unsafe unlink(target.path)
+                throw reason
+            }
         }
-        try node.store.export(block, to: target.path)
+        try payload.checkFault()
         try console.print("\(Int(block.header.payloadSize).asBytes) written to \(target.path)")
+    }
+
+    private func failure(_ target: URL) -> KernelError {
+        KernelError(
+            .io, "cannot write \(target.path): \(unsafe String(cString: strerror(errno)))",
+            hint: errno == EEXIST ? "remove it, or give another file with --output" : nil)
     }
 }

@@ -24,21 +24,27 @@ struct ChainVerify: NodeCommand {
 
     func run(_ node: Node, _ console: Console) throws { try verify(node.store, console) }
 
-    /// A damaged log can be reported on although the home does not open.
+    /// The log can be reported on although the home does not open: it is damaged, its manifest is wrong, or it lies where
+    /// nothing can be written.
     func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws {
-        guard [.integrity, .malformed, .limit].contains(reason.code) else { throw reason }
-        let lock = try HomeLock(home: home)
+        let isReadOnly = unsafe reason.code == .io && access(home.path, W_OK) != 0
+        guard isReadOnly || [.integrity, .malformed, .limit, .config].contains(reason.code) else {
+            throw reason
+        }
+        let lock = try isReadOnly ? nil : HomeLock(home: home)
         defer { withExtendedLifetime(lock) {} }
         let report = KernelError(
-            reason.code, "the home does not open: \(reason.message)", hint: reason.hint)
+            reason.code, "the home does not open, its log alone is read: \(reason.message)",
+            hint: reason.hint)
         console.note(Failure(report, arguments: ["--home", self.home.home]).text)
-        try verify(ChainStore(reading: home), console)
+        try verify(ChainStore(reading: home), console, damage: isReadOnly ? nil : report.message)
     }
 
-    private func verify(_ store: ChainStore, _ console: Console) throws {
+    private func verify(_ store: ChainStore, _ console: Console, damage: String? = nil) throws {
         let clock = ContinuousClock()
         let start = clock.now
-        let report = try store.verify()
+        var report = try store.verify()
+        if let damage, report.failures.isEmpty { report.failures.append(.init(damage)) }
         let seconds = (clock.now - start).seconds
         if json {
             struct Failure: Encodable { let block, reason: String }
@@ -95,7 +101,7 @@ struct ChainLog: NodeCommand {
         let query: ChainStore.Query = chain.map { .chain($0, from: 0) } ?? .arrival
         let blocks = try node.store.blocks(query, limit: limit, reverse: true)
         if json {
-            for block in blocks { try console.print(String(decoding: block.line, as: UTF8.self)) }
+            for block in blocks { try console.print(block.described) }
             return
         }
         var rows = [["block", "chain", "index", "type", "name", "payload", "time"]]
@@ -114,6 +120,13 @@ struct ChainLog: NodeCommand {
             ])
         }
         try console.printTable(rows)
+    }
+}
+
+extension Block {
+    /// One line of JSON: the header's fields, the signature and, what no header says of itself, the hash.
+    fileprivate var described: String {
+        #"{"hash":"\#(hash)","# + String(decoding: line, as: UTF8.self).dropFirst()
     }
 }
 

@@ -44,6 +44,9 @@ struct Import: NodeCommand {
         if let name, name.isEmpty || name.utf8.count > 200 {
             throw ValidationError("--name must have 1 to 200 bytes")
         }
+        if let name, name.unicodeScalars.contains(where: Self.isControl) {
+            throw ValidationError("--name must not have control characters")
+        }
     }
 
     func run(_ node: Node, _ console: Console) throws {
@@ -59,6 +62,11 @@ struct Import: NodeCommand {
             source.pathExtension == "gguf"
             ? source.deletingPathExtension().lastPathComponent : source.lastPathComponent
         let title = name ?? (quantize.map { "\(base)-\($0)" } ?? base)
+        guard !title.unicodeScalars.contains(where: Self.isControl) else {
+            throw ModelError(
+                "the name of \(source.path) has control characters, and models are named in terminals",
+                hint: "give another name with --name")
+        }
         let importer = Importer(
             store: node.store, key: try node.signingKey(passphrase: console.passphrase),
             format: plugin, payloadType: payloadType, clock: now,
@@ -88,17 +96,22 @@ struct Import: NodeCommand {
         if json {
             struct Report: Encodable {
                 let model, name: String
-                let blocks, payloadBytes, presentBytes, weightBytes: Int
+                let blocks, restoredPayloads, payloadBytes, presentBytes, weightBytes: Int
                 let seconds: Double
             }
             return try console.printJSON(
                 Report(
                     model: result.model.description, name: title, blocks: result.blocks,
-                    payloadBytes: stored, presentBytes: present, weightBytes: bytes,
+                    restoredPayloads: result.restored, payloadBytes: stored, presentBytes: present,
+                    weightBytes: bytes,
                     seconds: seconds))
         }
         guard result.blocks > 0 else {
-            return try console.print("\(title) is here already: nothing was stored")
+            return try console.print(
+                "\(title) is here already: "
+                    + (result.restored > 0
+                        ? "\(result.restored.of("payload")), gone or damaged, written again"
+                        : "nothing was stored"))
         }
         let rate = Int(Double(bytes) / max(seconds, 1e-9)).asBytes
         let shared = present > 0 ? " beside \(present.asBytes) that were here" : ""
@@ -106,6 +119,10 @@ struct Import: NodeCommand {
             "\(title)  \(result.blocks.of("block")), \(stored.asBytes) of payloads\(shared) in \(seconds.formatted(2)) s (\(rate)/s)"
         )
         try console.print("model     \(result.model)")
+    }
+
+    private static func isControl(_ scalar: Unicode.Scalar) -> Bool {
+        [.control, .lineSeparator, .paragraphSeparator].contains(scalar.properties.generalCategory)
     }
 
     /// What is nothing to import is said before anything is read of it.

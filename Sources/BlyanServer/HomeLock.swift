@@ -1,3 +1,4 @@
+public import BlyanKernel
 public import Foundation
 
 // Unchecked: the descriptor is set once.
@@ -12,7 +13,12 @@ public final class HomeLock: @unchecked Sendable {
     /// - Throws: ``KernelError`` with code `held` naming the process that holds it, or `io`.
     public init(home: URL) throws(KernelError) {
         let path = home.appendingPathComponent("lock").path
-        descriptor = try Disk.real.open(path, O_RDWR | O_CREAT)
+        descriptor = unsafe open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            throw KernelError(
+                .io, "cannot open \(path): \(unsafe String(cString: strerror(errno)))",
+                hint: "make the home writable for this user")
+        }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let reason = errno
             let holder =
