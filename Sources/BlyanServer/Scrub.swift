@@ -1,6 +1,19 @@
 public import BlyanKernel
 internal import BlyanModel
 internal import Foundation
+internal import Synchronization
+
+/// How far the scrub is.
+public struct ScrubState: Encodable, Sendable {
+    /// Passes over all payloads that came to their end since the process began.
+    public internal(set) var passes = 0
+    /// Payloads read in the pass under way.
+    public internal(set) var payloads = 0
+    /// Payloads of a pass.
+    public internal(set) var allPayloads = 0
+    /// Payloads that were found damaged since the process began, once a pass each.
+    public internal(set) var damaged = 0
+}
 
 /// Reads all payloads again and again in the background, a share of one core at most, so that rot is found while a
 /// copy may still exist elsewhere.
@@ -14,6 +27,7 @@ final class Scrub: Sendable {
     private let cursor: URL
     private let share: Double
     private let onDamage: @Sendable (String) -> Void
+    let state = Mutex(ScrubState())
 
     /// - Parameters:
     ///   - cursor: file that holds the block to go on from.
@@ -37,6 +51,7 @@ final class Scrub: Sendable {
         let blocks = try store.blocksWithPayloads()
         let text = try? String(contentsOf: cursor, encoding: .utf8)
         let start = blocks.firstIndex { $0.description == text } ?? 0
+        state.withLock { ($0.payloads, $0.allPayloads) = (0, blocks.count) }
         var done = 0
         for hash in blocks[start...] + blocks[..<start] {
             try? Data(hash.description.utf8).write(to: cursor, options: .atomic)
@@ -45,10 +60,13 @@ final class Scrub: Sendable {
                 guard try read(block, pause) else { return done }
             } catch {
                 onDamage(error.description)
+                state.withLock { $0.damaged += 1 }
             }
             done += 1
+            state.withLock { $0.payloads = done }
         }
         try? Data().write(to: cursor, options: .atomic)
+        state.withLock { $0.passes += 1 }
         return done
     }
 
@@ -103,6 +121,11 @@ extension Node {
             messages.publish(damage, to: .payloadDamaged)
             log(damage)
         }
+        // Whoever asks knows the topic and not the scrub.
+        let questions = messages.subscribe(to: .scrubState, capacity: 64, whenFull: .dropNewest) {
+            $0.reply(.success(scrub.state.withLock { $0 }))
+        }
+        defer { questions.close() }
         func pause(_ seconds: Double) -> Bool {
             var rest = seconds
             while rest > 0, !isOver() {
@@ -115,6 +138,27 @@ extension Node {
             do throws(KernelError) { _ = try scrub.pass(pause: pause) } catch { log(error.message) }
         } while pause(3600)
     }
+}
+
+extension Node {
+    /// How far the scrub of this process is; nil if there is none, or none that answers within a second.
+    public func scrubState() -> ScrubState? {
+        guard manifest.scrubPercent > 0 else { return nil }
+        let answer = Mutex<ScrubState?>(nil)
+        let isThere = DispatchSemaphore(value: 0)
+        Task { [messages] in
+            let state = try? await messages.ask((), on: .scrubState, within: .seconds(1))
+            answer.withLock { $0 = state }
+            isThere.signal()
+        }
+        isThere.wait()
+        return answer.withLock { $0 }
+    }
+}
+
+extension Topic<Question<Void, ScrubState>> {
+    /// Asks how far the scrub is.
+    static var scrubState: Self { Topic("scrub.state") }
 }
 
 extension Topic<String> {

@@ -16,7 +16,9 @@ import Testing
         let generation, threads: Int
         let plugins: [Plugin]
         let models: [Model]
+        struct Scrub: Decodable { let payloads, allPayloads, damaged: Int }
         let memory: Memory
+        let scrub: Scrub?
         let deadLetters: [String: Int]
     }
 
@@ -43,10 +45,13 @@ import Testing
         #expect(model.cache.bytesResident > 0)
         #expect(model.cache.bytesResident <= model.cache.bytesMapped)
         #expect(held.plugins.contains { $0.calls > 0 })
+        let scrub = try #require(held.scrub)
+        #expect(scrub.allPayloads == 17 && scrub.payloads <= 17 && scrub.damaged == 0)
+        #expect(alone.scrub == nil)
         #expect(held.memory.resident >= held.memory.file + held.memory.anonymous)
         let text = try home.succeed("status")
         #expect(text.contains("held by process \(holder.process.processIdentifier)"))
-        #expect(text.contains("no letters"))
+        #expect(text.contains("no letters") && text.contains("of 17 payloads read"))
         #expect(text.contains("mixtral-fused"))
     }
 

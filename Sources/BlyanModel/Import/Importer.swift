@@ -100,7 +100,7 @@ public struct Importer: Sendable {
         var blocks: [String: Digest] = known.parts
         var rest = Array(zip(layouts, tensors))[...]
         while !rest.isEmpty {
-            let batch = Array(rest.prefix(ProcessInfo.processInfo.activeProcessorCount))
+            let batch = Array(rest.prefix(4 * Self.threads))
             rest = rest.dropFirst(batch.count)
             for (layout, sources) in batch {
                 guard let block = damaged[layout.name] else { continue }
@@ -244,17 +244,32 @@ public struct Importer: Sendable {
 
     private static let metaLock = NSLock()
 
-    /// Stores parts as one record; the payload of each is written and hashed on a core of its own.
+    // Twice the cores: while half of them hash, the others wait for the disk.
+    private static let threads = 2 * ProcessInfo.processInfo.activeProcessorCount
+
+    /// Stores parts as one record; payloads are written and hashed on several threads.
     private func store(
         _ parts: [(PartLayout, [CheckpointTensor])], meta: Block, quantisation: String
     ) throws -> [Block] {
         let results = Mutex<[Int: Swift.Result<Block, any Error>]>([:])
-        DispatchQueue.concurrentPerform(iterations: parts.count) { i in
-            let result = Swift.Result {
-                try block(parts[i].0, parts[i].1, meta: meta, quantisation: quantisation)
+        let next = Atomic<Int>(0)
+        let running = DispatchGroup()
+        for _ in 0..<min(Self.threads, parts.count) {
+            running.enter()
+            // Threads of their own: a queue would start no more of them than there are cores.
+            Thread.detachNewThread {
+                defer { running.leave() }
+                while true {
+                    let i = next.add(1, ordering: .relaxed).oldValue
+                    guard i < parts.count else { return }
+                    let result = Swift.Result {
+                        try block(parts[i].0, parts[i].1, meta: meta, quantisation: quantisation)
+                    }
+                    results.withLock { $0[i] = result }
+                }
             }
-            results.withLock { $0[i] = result }
         }
+        running.wait()
         let made = results.withLock { $0 }
         let blocks = try parts.indices.compactMap { try made[$0]?.get() }
         if !blocks.isEmpty { try store.append(blocks) }

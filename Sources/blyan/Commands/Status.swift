@@ -39,6 +39,8 @@ struct Status: NodeCommand {
         let plugins: [PluginEntry]
         let models: [ModelEntry]
         let memory: ProcessMemory
+        /// Nil without a holder, or if the node manifest turns it off.
+        let scrub: ScrubState?
         let deadLetters: [String: Int]
     }
 
@@ -60,7 +62,9 @@ struct Status: NodeCommand {
                     loads: usage.reduce(0) { sum, item in
                         sum + (item.key.hasPrefix("\(name)/") ? item.value.loads : 0)
                     }, cache: loaded.figures)
-            }, memory: .current, deadLetters: node.messages.deadLetters)
+            }, memory: .current,
+            scrub: console.passphrase == nil ? nil : node.scrubState(),
+            deadLetters: node.messages.deadLetters)
         if json { return try console.printJSON(report) }
         try print(report, console)
     }
@@ -103,6 +107,7 @@ struct Status: NodeCommand {
             manifest   \(report.manifest), verify: \(report.verify)
             kernels    \(report.kernels), \(report.threads) threads
             process    \(report.memory.line)
+            scrub      \(report.scrub?.line ?? "not running")
             dead       \(letters.isEmpty ? "no letters" : letters.joined(separator: ", "))
             plugins    generation \(report.generation)
 
@@ -134,6 +139,13 @@ extension LoadedModel.Figures {
             "experts    \(experts) mapped, \(hits) hits, \(misses) misses, \(dropped) dropped, hit rate \(rate), budget \(budget.asBytes)",
             "weights    \(bytesMapped.asBytes) mapped, \(bytesResident.asBytes) of it resident, \(bytesDecoded.asBytes) decoded",
         ]
+    }
+}
+
+extension ScrubState {
+    /// For a person.
+    fileprivate var line: String {
+        "\(payloads) of \(allPayloads) payloads read, \(passes == 1 ? "1 pass" : "\(passes) passes") done, \(damaged) damaged"
     }
 }
 
