@@ -220,26 +220,32 @@ import Testing
         let failures = Mutex<[String]>([])
         @Sendable func note(_ what: String) { failures.withLock { $0.append(what) } }
         let workers = DispatchGroup()
-        DispatchQueue.global().async(group: workers) {
-            do {
-                while !stops.load(ordering: .relaxed) {
-                    let number = appended.load(ordering: .relaxed)
-                    try store.append([maker.document("meta", "{\"number\":\(number)}")])
-                    appended.add(1, ordering: .sequentiallyConsistent)
-                }
-            } catch { note("\(error)") }
+        // Threads of their own: other tests may keep the shared ones busy.
+        func start(_ body: @escaping @Sendable () throws -> Void) {
+            workers.enter()
+            Thread.detachNewThread {
+                defer { workers.leave() }
+                do { try body() } catch { note("\(error)") }
+            }
         }
-        DispatchQueue.global().async(group: workers) {
-            do {
-                while !stops.load(ordering: .relaxed) {
-                    let least = appended.load(ordering: .sequentiallyConsistent)
-                    let count = try store.blocks(.arrival).count
-                    if count < least { note("\(count) of \(least) blocks") }
-                }
-            } catch { note("\(error)") }
+        start {
+            while !stops.load(ordering: .relaxed) {
+                let number = appended.load(ordering: .relaxed)
+                try store.append([maker.document("meta", "{\"number\":\(number)}")])
+                appended.add(1, ordering: .sequentiallyConsistent)
+            }
         }
-        for round in 0..<12 {
-            if round == 6 {
+        start {
+            while !stops.load(ordering: .relaxed) {
+                let least = appended.load(ordering: .sequentiallyConsistent)
+                let count = try store.blocks(.arrival).count
+                if count < least { note("\(count) of \(least) blocks") }
+            }
+        }
+        var rounds = 0
+        while rounds < 12 || appended.load(ordering: .relaxed) < 50 {
+            rounds += 1
+            if rounds == 6 {
                 try FileManager.default.removeItem(at: home.url.appendingPathComponent("index"))
             }
             let least = appended.load(ordering: .sequentiallyConsistent)
@@ -249,7 +255,7 @@ import Testing
         workers.wait()
         #expect(failures.withLock { $0 } == [])
         let blocks = try store.blocks(.arrival)
-        #expect(blocks.count == appended.load(ordering: .relaxed) && blocks.count > 12)
+        #expect(blocks.count == appended.load(ordering: .relaxed))
         #expect(try store.verify().failures.isEmpty)
         store.close()
         let again = try ChainStore(home: home.url)

@@ -132,7 +132,7 @@ private struct EditedTensors: NamedTensors {
                     at: from.appendingPathComponent(file), to: folder.appendingPathComponent(file))
             }
             let checkpoint = try openCheckpoint(at: folder.path)
-            #expect(checkpoint.sources.map(\.name) == ["model.safetensors"])
+            #expect(try checkpoint.sources().map(\.name) == ["model.safetensors"])
         }
     }
 }

@@ -353,7 +353,7 @@ private struct GGUFDraft {
         let url = fixture("checkpoints/gguf-llama-q4_1/model.gguf")
         let checkpoint = try openCheckpoint(at: url.path)
         let hash = try SHA256.hash([UInt8](Data(contentsOf: url))).description
-        #expect(checkpoint.sources.map(\.sha256) == [hash])
-        #expect(checkpoint.sources.map(\.name) == ["model.gguf"])
+        #expect(try checkpoint.sources().map(\.sha256) == [hash])
+        #expect(try checkpoint.sources().map(\.name) == ["model.gguf"])
     }
 }

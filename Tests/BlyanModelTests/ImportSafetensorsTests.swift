@@ -135,7 +135,7 @@ import Testing
     @Test(arguments: ["llama-bf16", "qwen3-sharded"])
     func everySourceIsHashed(name: String) throws {
         let folder = fixture("checkpoints/\(name)")
-        let sources = try openCheckpoint(at: folder.path).sources
+        let sources = try openCheckpoint(at: folder.path).sources()
         #expect(!sources.isEmpty)
         for source in sources {
             let bytes = try [UInt8](Data(contentsOf: folder.appendingPathComponent(source.name)))

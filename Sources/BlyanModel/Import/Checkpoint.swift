@@ -8,8 +8,10 @@ public protocol Checkpoint: Sendable {
     var config: ModelConfig { get }
     /// The tokenizer as JSON for the meta block: ``TokenizerDocument`` encoded.
     var tokenizer: TokenizerDocument { get }
-    /// Names, sizes and sha256 of the files that were read, for the meta block.
-    var sources: [SourceFile] { get }
+    /// Names, sizes and sha256 of the files that were read, for the meta block: reads them all.
+    ///
+    /// - Throws: ``ModelError`` naming a file that changed or cannot be read.
+    func sources() throws -> [SourceFile]
     /// The tensors of one part, in the order of `part.tensors`; optional ones that are absent are left out.
     ///
     /// - Throws: ``ModelError`` naming the tensor, expected and found shape, or the missing name.

@@ -6,7 +6,6 @@ internal import CBlyanPlugin
 struct GGUFCheckpoint: Checkpoint {
     let config: ModelConfig
     let tokenizer: TokenizerDocument
-    let sources: [SourceFile]
     private let gguf: GGUFFile
 
     init(path: String) throws {
@@ -15,9 +14,10 @@ struct GGUFCheckpoint: Checkpoint {
         config = try GGUFConfig.read(gguf)
         try config.validate(of: path)
         tokenizer = try TokenizerDocument(gguf: GGUFMetadata(gguf))
-        sources = try SourceFile.hashing([gguf.file])
         try checkExtras()
     }
+
+    func sources() throws -> [SourceFile] { try SourceFile.hashing([gguf.file]) }
 
     /// Where a part's tensor lies: a whole tensor, or one expert of a fused one.
     private func place(_ part: PartLayout, _ tensor: PartLayout.Tensor) -> [(

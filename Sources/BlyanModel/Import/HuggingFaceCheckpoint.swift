@@ -6,7 +6,6 @@ internal import Foundation
 package struct HuggingFaceCheckpoint: Checkpoint {
     package let config: ModelConfig
     package let tokenizer: TokenizerDocument
-    package let sources: [SourceFile]
     private let tensors: any NamedTensors
     private let family: String
     private let biases: Set<String>
@@ -26,9 +25,10 @@ package struct HuggingFaceCheckpoint: Checkpoint {
         embedding = names.first { tensors.entries[$0] != nil } ?? names[0]
         self.tensors = tensors
         tokenizer = try TokenizerDocument(huggingFace: directory)
-        sources = try SourceFile.hashing(tensors.files)
         try checkExtras()
     }
+
+    package func sources() throws -> [SourceFile] { try SourceFile.hashing(tensors.files) }
 
     private static func open(_ directory: String) throws(ModelError) -> any NamedTensors {
         let manager = FileManager.default

@@ -74,11 +74,34 @@ public struct Importer: Sendable {
         // Shapes and dtypes of everything are checked before the first block is written.
         let layouts = checkpoint.config.parts
         let tensors = try layouts.map { try checkpoint.tensors(of: $0) }
+        _ = try Tokenizer(checkpoint.tokenizer)
+        func bytes(_ tensors: [CheckpointTensor]) -> Int {
+            tensors.reduce(0) {
+                $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
+            }
+        }
+        var rest = Array(zip(layouts, tensors))[...]
+        func nextBatch() -> [Part] {
+            var size = 0
+            let batch = rest.prefix(4 * Self.threads).enumerated().prefix { (i, part) in
+                size += bytes(part.1)
+                return i < Self.threads / 2 || size <= Self.batchBytes
+            }
+            rest = rest.dropFirst(batch.count)
+            return batch.map(\.element)
+        }
+        // While the source is hashed, which takes one core, the first payloads of a model that is new are written.
+        let sources = Background { try checkpoint.sources() }
+        var early: [StoredPayload] = []
+        var batch = nextBatch()
+        let isNamed = try store.blocks(.type(chain: "A", "meta")).contains {
+            $0.header.metadata["model"]?.string == name
+        }
+        if !isNamed { early = try payloads(batch, quantisation: quantisation) }
         let document = MetaDocument(
             name: name, config: checkpoint.config, tokenizer: checkpoint.tokenizer,
-            sources: checkpoint.sources,
+            sources: try sources.value(),
             payloadType: payloadType, quantisation: quantisation)
-        _ = try Tokenizer(checkpoint.tokenizer)
         let (meta, isNew, isMended) = try metaBlock(document)
         var written = isNew ? 1 : 0
         var restored = (isMended ? 1 : 0) + (try mendVersion(of: meta) ? 1 : 0)
@@ -90,18 +113,10 @@ public struct Importer: Sendable {
             return Result(
                 model: meta.hash, blocks: written, restored: restored, payloadBytes: 0)
         }
-        func bytes(_ tensors: [CheckpointTensor]) -> Int {
-            tensors.reduce(0) {
-                $0 + $1.rows * $1.columns * ($1.dtype == UInt32(BLYAN_DTYPE_F32) ? 4 : 2)
-            }
-        }
         var progress = Progress(
             allParts: layouts.count, allBytes: tensors.reduce(0) { $0 + bytes($1) })
         var blocks: [String: Digest] = known.parts
-        var rest = Array(zip(layouts, tensors))[...]
-        while !rest.isEmpty {
-            let batch = Array(rest.prefix(4 * Self.threads))
-            rest = rest.dropFirst(batch.count)
+        while !batch.isEmpty {
             for (layout, sources) in batch {
                 guard let block = damaged[layout.name] else { continue }
                 let payload = try write(layout, sources, quantisation: quantisation)
@@ -113,8 +128,13 @@ public struct Importer: Sendable {
                 payloadBytes += Int(payload.size)
                 restored += 1
             }
-            let stored = try store(
-                batch.filter { blocks[$0.0.name] == nil }, meta: meta, quantisation: quantisation)
+            let missing = batch.filter { blocks[$0.0.name] == nil }
+            // Another import of this very model may have made some of them meanwhile.
+            let payloads =
+                early.count == missing.count
+                ? early : try payloads(missing, quantisation: quantisation)
+            early = []
+            let stored = try store(missing, payloads, meta: meta)
             for block in stored {
                 blocks[block.header.expertName] = block.hash
                 written += 1
@@ -126,6 +146,7 @@ public struct Importer: Sendable {
                 progress.bytes += bytes(sources)
                 try onProgress(progress)
             }
+            batch = nextBatch()
         }
         if known.isComplete {
             return Result(
@@ -247,11 +268,14 @@ public struct Importer: Sendable {
     // Twice the cores: while half of them hash, the others wait for the disk.
     private static let threads = 2 * ProcessInfo.processInfo.activeProcessorCount
 
-    /// Stores parts as one record; payloads are written and hashed on several threads.
-    private func store(
-        _ parts: [(PartLayout, [CheckpointTensor])], meta: Block, quantisation: String
-    ) throws -> [Block] {
-        let results = Mutex<[Int: Swift.Result<Block, any Error>]>([:])
+    /// Bytes of weights that are committed as one record, unless fewer parts than cores have more.
+    private static let batchBytes = 256 << 20
+
+    private typealias Part = (PartLayout, [CheckpointTensor])
+
+    /// Makes the payloads of parts durable, on several threads.
+    private func payloads(_ parts: [Part], quantisation: String) throws -> [StoredPayload] {
+        let results = Mutex<[Int: Swift.Result<StoredPayload, any Error>]>([:])
         let next = Atomic<Int>(0)
         let running = DispatchGroup()
         for _ in 0..<min(Self.threads, parts.count) {
@@ -263,7 +287,7 @@ public struct Importer: Sendable {
                     let i = next.add(1, ordering: .relaxed).oldValue
                     guard i < parts.count else { return }
                     let result = Swift.Result {
-                        try block(parts[i].0, parts[i].1, meta: meta, quantisation: quantisation)
+                        try write(parts[i].0, parts[i].1, quantisation: quantisation)
                     }
                     results.withLock { $0[i] = result }
                 }
@@ -271,17 +295,22 @@ public struct Importer: Sendable {
         }
         running.wait()
         let made = results.withLock { $0 }
-        let blocks = try parts.indices.compactMap { try made[$0]?.get() }
+        return try parts.indices.compactMap { try made[$0]?.get() }
+    }
+
+    /// Stores parts, whose payloads are durable, as one record.
+    private func store(
+        _ parts: [Part], _ payloads: [StoredPayload], meta: Block
+    ) throws -> [Block] {
+        let blocks = try zip(parts, payloads).map { try block($0.0, $1, meta: meta) }
         if !blocks.isEmpty { try store.append(blocks) }
         for block in blocks { onStored(block) }
         return blocks
     }
 
-    /// The signed block of a part, whose payload is durable.
-    private func block(
-        _ layout: PartLayout, _ tensors: [CheckpointTensor], meta: Block, quantisation: String
-    ) throws -> Block {
-        let payload = try write(layout, tensors, quantisation: quantisation)
+    /// The signed block of a part.
+    private func block(_ layout: PartLayout, _ payload: StoredPayload, meta: Block) throws -> Block
+    {
         var header = BlockHeader(
             chainID: "B", blockType: "parameters", index: 0, previous: store.genesis,
             timestamp: clock())
@@ -357,5 +386,29 @@ private final class WriterSink: PayloadSink {
                 "leaves of \(size) bytes, this node hashes leaves of \(writer.leafSize)")
         }
         return writer.closeLeaves()
+    }
+}
+
+/// A value that a thread of its own computes.
+private final class Background<Value: Sendable>: Sendable {
+    private let result = Mutex<Swift.Result<Value, any Error>?>(nil)
+    private let running = DispatchGroup()
+
+    init(_ body: @escaping @Sendable () throws -> Value) {
+        running.enter()
+        Thread.detachNewThread { [self] in
+            let found = Swift.Result { try body() }
+            result.withLock { $0 = found }
+            running.leave()
+        }
+    }
+
+    /// The value, once it is there.
+    func value() throws -> Value {
+        running.wait()
+        guard let found = result.withLock({ $0 }) else {
+            throw ModelError("a thread ended without its result")
+        }
+        return try found.get()
     }
 }
