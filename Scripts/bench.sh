@@ -2,6 +2,7 @@
 # Measures every figure of the README: one JSON file each in bench-results/. Nothing else should run meanwhile.
 #
 # Beside PyTorch and safetensors: where `make conformance` has made .venv-conformance.
+# Beside OpenBLAS and oneDNN: where Debian's libopenblas0-pthread and libdnnl2 (libdnnl3 in later releases) are installed.
 # Beside llama.cpp: set LLAMA_BENCH to its llama-bench, with llama-quantize beside it.
 set -euo pipefail
 bin=$PWD/.build/release
@@ -9,7 +10,7 @@ out=$PWD/bench-results
 mkdir -p "$out"
 home=$(mktemp -d)/home
 trap 'rm -rf "$(dirname "$home")"' EXIT
-for name in math chain append load; do
+for name in math gemm chain append load; do
     echo "measuring $name" >&2
     "$bin/blyan-bench" "$name" | tee "$out/$name.json"
 done

@@ -38,7 +38,7 @@ extension Decoder {
     func multiply(_ products: [Product]) {
         var tasks: [(product: Int, rows: Range<Int>)] = []
         for i in unsafe products.indices {
-            for rows in unsafe shares(Int(products[i].matrix.rows)) { tasks.append((i, rows)) }
+            for rows in unsafe pool.shares(Int(products[i].matrix.rows)) { tasks.append((i, rows)) }
         }
         pool.run(tasks.count) { task in
             let (index, rows) = tasks[task]
@@ -47,13 +47,6 @@ extension Decoder {
                 &product.matrix, UInt64(rows.lowerBound), UInt64(rows.upperBound), product.input,
                 UInt64(product.tokens), product.output, UInt64(product.stride))
         }
-    }
-
-    /// Row ranges for the pool's threads: whole multiples of 16 rows, none much smaller than another.
-    func shares(_ rows: Int) -> [Range<Int>] {
-        let pieces = pool.threads == 1 ? 1 : pool.threads * 2
-        let step = max(16, ((rows + pieces - 1) / pieces + 15) / 16 * 16)
-        return stride(from: 0, to: rows, by: step).map { $0..<min(rows, $0 + step) }
     }
 
     /// x[row] += Σ share · expert(normed[row]), groups in their order.
@@ -123,7 +116,9 @@ extension Decoder {
                 : prepare(views.up.dtype, layout.x, n, hidden, into: scratch.groupInputs[3 * i + 1])
             unsafe inputs.append((first, second))
         }
-        let tasks = groups.enumerated().flatMap { i, group in shares(group.width).map { (i, $0) } }
+        let tasks = groups.enumerated().flatMap { i, group in
+            pool.shares(group.width).map { (i, $0) }
+        }
         let failure = FirstFailure()
         pool.run(tasks.count) { task in
             let (i, rows) = tasks[task]
@@ -176,7 +171,7 @@ extension Decoder {
                     into: scratch.groupInputs[3 * i + 2]))
         }
         let largest = groups.map(\.rows.count).max() ?? 0
-        let tasks = shares(hidden)
+        let tasks = pool.shares(hidden)
         scratch.output.reserve(largest * hidden)
         let failure = FirstFailure()
         pool.run(tasks.count) { task in

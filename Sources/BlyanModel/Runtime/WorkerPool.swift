@@ -3,13 +3,13 @@ internal import CBlyanMath
 // Safe: the C pool is owned by this object and freed in deinit.
 // Unchecked: `run` is called by one step at a time, which the decoder's lock ensures.
 /// The threads that share a step's work.
-@safe final class WorkerPool: @unchecked Sendable {
+@safe package final class WorkerPool: @unchecked Sendable {
     private let pool: OpaquePointer
     /// Threads, the caller included.
-    let threads: Int
+    package let threads: Int
 
     /// A pool of `threads` (at least 1).
-    init(threads: Int) throws {
+    package init(threads: Int) throws {
         let wanted = UInt32(clamping: max(1, threads))
         guard let pool = unsafe blyan_pool_new(wanted) else {
             throw ModelError("cannot start \(wanted) worker threads")
@@ -21,7 +21,7 @@ internal import CBlyanMath
     deinit { unsafe blyan_pool_free(pool) }
 
     /// Calls `body(task)` once for each task below `tasks`, on several threads at once; returns when all are done.
-    func run(_ tasks: Int, _ body: (Int) -> Void) {
+    package func run(_ tasks: Int, _ body: (Int) -> Void) {
         guard tasks > 1, threads > 1 else {
             for task in 0..<tasks { body(task) }
             return
@@ -37,5 +37,12 @@ internal import CBlyanMath
                     }, pointer)
             }
         }
+    }
+
+    /// Row ranges for the threads: whole multiples of 16 rows, none much smaller than another.
+    package func shares(_ rows: Int) -> [Range<Int>] {
+        let pieces = threads == 1 ? 1 : threads * 2
+        let step = max(16, ((rows + pieces - 1) / pieces + 15) / 16 * 16)
+        return stride(from: 0, to: rows, by: step).map { $0..<min(rows, $0 + step) }
     }
 }
