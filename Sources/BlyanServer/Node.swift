@@ -143,6 +143,13 @@ public final class Node: @unchecked Sendable {
     /// The models of this home.
     public var catalog: ModelCatalog { ModelCatalog(store) }
 
+    /// Lets go of all that is mapped and remembered, since a payload turned out to be damaged, or was mended: later
+    /// requests map it again and verify it.
+    public func forgetPayloads() {
+        remembered.forget()
+        lock.withLock { loaded.removeAll() }
+    }
+
     /// The models that are loaded now, by name.
     public var loadedModels: [LoadedModel] {
         lock.withLock { loaded.values.map(\.model) }.sorted { $0.model.name < $1.model.name }

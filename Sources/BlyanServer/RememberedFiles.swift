@@ -65,6 +65,12 @@ public final class RememberedFiles: CheckMemory {
         return time <= now() && now() &- time < seconds
     }
 
+    /// Forgets all checks: one of the files turned out to be damaged although nothing about it had changed.
+    public func forget() {
+        state.withLock { $0.times = [:] }
+        unsafe unlink(path)
+    }
+
     /// Keeps a check, in the file too if it can be written.
     public func add(_ file: FileIdentity) {
         let time = now()

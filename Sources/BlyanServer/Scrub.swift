@@ -117,7 +117,8 @@ extension Node {
         let messages = messages
         let scrub = Scrub(
             store, cursor: home.appendingPathComponent("scrub"), percent: manifest.scrubPercent
-        ) { damage in
+        ) { [self] damage in
+            forgetPayloads()
             messages.publish(damage, to: .payloadDamaged)
             log(damage)
         }

@@ -242,6 +242,8 @@ import Testing
                 if count < least { note("\(count) of \(least) blocks") }
             }
         }
+        // Two at once wait for one another.
+        start { while !stops.load(ordering: .relaxed) { _ = try store.reindex() } }
         var rounds = 0
         while rounds < 12 || appended.load(ordering: .relaxed) < 50 {
             rounds += 1
@@ -261,6 +263,25 @@ import Testing
         let again = try ChainStore(home: home.url)
         #expect(try again.blocks(.arrival) == blocks)
         again.close()
+    }
+
+    /// The new index cannot be put in its place: whatever is left answers in full or not at all, nothing is added to a part,
+    /// and the next start has everything.
+    @Test(arguments: [1, 2]) func aSwapThatFailsLosesNothing(rename: Int) throws {
+        let home = try Closed()
+        let renames = Atomic<Int>(0)
+        let isFailing = Atomic<Bool>(false)
+        let disk = Disk { call, path in
+            guard call == .rename, isFailing.load(ordering: .relaxed) else { return nil }
+            return renames.add(1, ordering: .relaxed).newValue == rename ? EIO : nil
+        }
+        let store = try ChainStore(home: home.url, disk: disk)
+        isFailing.store(true, ordering: .relaxed)
+        #expect(throws: KernelError.self) { try store.reindex() }
+        isFailing.store(false, ordering: .relaxed)
+        if let found = try? store.blocks(.arrival) { #expect(found == home.blocks) }
+        store.close()
+        try home.checkThatNothingIsLost()
     }
 
     /// A log that is damaged under its holder is not indexed, and the old index goes on.

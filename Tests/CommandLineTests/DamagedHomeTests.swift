@@ -179,6 +179,24 @@ import Testing
         #expect(holder.process.isRunning)
     }
 
+    /// Bytes that rot after they were verified: once a check has found them, no answer comes from them any more.
+    @Test func whatACheckFoundIsNotServed() throws {
+        let home = try Home(.imported)
+        let expected = try Checkpoints.expected(Checkpoints.routed)
+        let holder = try Holder(home)
+        #expect(try home.evaluate(expected).greedy == expected.greedy)
+        let version = try show("layer1.expert2", in: home)
+        let offset = try #require(version.tensors.last).offset + 5
+        try change(payload(home, version.payload)) { $0[offset] ^= 0x40 }
+        try home.fail("chain", "check", "--read-data", naming: ["layer1.expert2"])
+        let prompt = home.scratch.appendingPathComponent("prompt.txt")
+        try Data(expected.prompt.utf8).write(to: prompt)
+        try home.fail("eval", "--prompt-file", prompt.path, naming: ["layer1.expert2", "tile"])
+        #expect(try home.succeed("import", Checkpoints.routed.path).contains("written again"))
+        #expect(try home.evaluate(expected).greedy == expected.greedy)
+        #expect(holder.process.isRunning)
+    }
+
     /// A manifest that cannot be read is no reason not to check a chain, and is said.
     @Test func verifyNeedsNoManifest() throws {
         let home = try Home(.imported)

@@ -50,6 +50,25 @@ import Testing
         #expect(holder.process.terminationStatus == 0)
     }
 
+    /// A command that holds the home for itself waits for those that came through it.
+    @Test func aCommandThatEndsWaitsForItsClients() throws {
+        let home = try endless()
+        let prompt = home.scratch.appendingPathComponent("prompt")
+        try Data("river".utf8).write(to: prompt)
+        func start(_ greedy: Int) throws -> Process {
+            try home.start(
+                ["eval", "--prompt-file", prompt.path, "--greedy", "\(greedy)"],
+                output: URL(fileURLWithPath: "/dev/null"),
+                error: home.scratch.appendingPathComponent("eval-\(greedy).err"))
+        }
+        let first = try start(1000)
+        while first.isRunning, !FileManager.default.fileExists(atPath: home.socket) { usleep(500) }
+        let second = try start(4000)
+        first.waitUntilExit()
+        second.waitUntilExit()
+        #expect(first.terminationStatus == 0 && second.terminationStatus == 0)
+    }
+
     @Test(arguments: [SIGINT, SIGTERM])
     func aHolderThatStopsEndsItsCommands(signal: Int32) throws {
         let home = try endless()

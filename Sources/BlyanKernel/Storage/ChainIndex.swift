@@ -67,7 +67,11 @@ struct ChainIndex {
 
     private var store: IndexStore {
         get throws(KernelError) {
-            guard let open else { throw KernelError(.io, "the store is closed") }
+            guard let open else {
+                throw KernelError(
+                    .io, "the index is closed",
+                    hint: "start the process that holds this home again")
+            }
             return open
         }
     }
@@ -93,7 +97,12 @@ struct ChainIndex {
         try disk.rename(path + ".new", to: path)
         try disk.sync(folder: (path as NSString).deletingLastPathComponent)
         try? FileManager.default.removeItem(atPath: old)
+        let built = indexedBytes
         self = try ChainIndex(path: path)
+        guard indexedBytes == built else {
+            close()
+            throw KernelError(.integrity, "the index \(path) is not the one that was built")
+        }
     }
 
     fileprivate static func named(_ text: String) -> [UInt8] {
@@ -108,10 +117,20 @@ struct ChainIndex {
         bytes.reduce(0) { $0 << 8 | UInt64($1) }
     }
 
-    /// Adds blocks that the log holds up to `end`.
+    /// Adds blocks that the log holds from `start` up to `end`.
+    ///
+    /// - Throws: ``KernelError`` with code `integrity` if the index does not hold all before `start`: its mark must never
+    ///   speak for blocks that it has lost, since payloads that it does not know are removed.
     mutating func add(
-        _ blocks: [(block: Block, line: [UInt8], place: RecordLog.Place)], end: UInt64
+        _ blocks: [(block: Block, line: [UInt8], place: RecordLog.Place)], start: UInt64,
+        end: UInt64
     ) throws(KernelError) {
+        guard indexedBytes == start else {
+            throw KernelError(
+                .integrity,
+                "the index holds the log up to byte \(indexedBytes), and byte \(start) follows",
+                hint: "start this process again: the index is then built from the log")
+        }
         var pairs: [(key: [UInt8], value: [UInt8])] = []
         for (block, line, place) in blocks {
             let header = block.header

@@ -14,6 +14,7 @@ public final class ChainStore: @unchecked Sendable {
     private let remembered: (any CheckMemory)?
     private let indexPath: String
     private let lock = NSCondition()
+    private let reindexing = NSLock()
     private var log: RecordLog
     private var index: ChainIndex
     // Linear chains' last blocks and the genesis block, pending ones included.
@@ -131,6 +132,9 @@ public final class ChainStore: @unchecked Sendable {
     /// - Returns: The number of blocks that it holds.
     /// - Throws: ``KernelError`` with code `integrity` if the log is damaged: then nothing has changed.
     public func reindex() throws(KernelError) -> Int {
+        // One at a time: they build in one folder.
+        reindexing.lock()
+        defer { reindexing.unlock() }
         let fresh = try ChainStore(rebuilding: self)
         try fresh.replay(to: fresh.log.end)
         lock.lock()
@@ -148,12 +152,15 @@ public final class ChainStore: @unchecked Sendable {
             index = fresh.index
         } catch {
             fresh.index.close()
-            do throws(KernelError) {
-                index = try ChainIndex(path: indexPath)
-            } catch {
-                failure = error
+            // The old one, if it is still there; one that is not whole must not answer, and nothing be added to it.
+            let old = try? ChainIndex(path: indexPath)
+            index = old?.indexedBytes == log.end ? old ?? ChainIndex() : ChainIndex()
+            if index.indexedBytes != log.end {
+                failure = KernelError(
+                    .io, "the index could not be put in its place: \(error.message)",
+                    hint: "start this process again: the index is then built from the log")
             }
-            throw error
+            throw failure ?? error
         }
         return Int(index.arrivals)
     }
@@ -195,7 +202,7 @@ public final class ChainStore: @unchecked Sendable {
                 error.code, "the log of this home does not stand: \(error.message)",
                 hint: "`blyan chain verify` lists all that is wrong; \(RecordLog.hint)")
         }
-        try index.add(found, end: end)
+        try index.add(found, start: index.indexedBytes, end: end)
         pending.removeAll()
     }
 
@@ -404,9 +411,10 @@ extension ChainStore {
         lock.lock()
         isCommitting = false
         if outcome == nil {
+            let start = log.end
             log = writer
             do throws(KernelError) {
-                try index.add(placed, end: log.end)
+                try index.add(placed, start: start, end: log.end)
                 for (block, _, _) in placed { pending[block.hash] = nil }
             } catch {
                 // The record is durable; the index is rebuilt from the log at the next start.

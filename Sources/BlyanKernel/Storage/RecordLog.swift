@@ -39,6 +39,10 @@ struct RecordLog {
         path = folder + "/records.log"
         descriptor = try disk.open(path, reading ? O_RDONLY : O_RDWR | O_CREAT | O_APPEND)
         // Synced also if the file was there: whoever made it may have ended before its name was durable.
+        guard let size = Disk.size(of: path) else {
+            Foundation.close(descriptor)
+            throw KernelError(.io, "\(path) is no regular file", hint: Self.hint)
+        }
         if reading { end = size } else { try disk.sync(folder: folder) }
     }
 

@@ -21,7 +21,11 @@ struct PartLoader: Sendable {
         let payload = try store.map(block, mode: mode)
         let described: [TensorDescription]
         do throws(KernelError) { described = try format.describe(payload) } catch {
-            throw KernelError(error.code, "\(payload.label): \(error.message)", hint: error.hint)
+            throw KernelError(
+                error.code, "\(payload.label): \(error.message)",
+                hint: error.hint
+                    ?? "run `blyan chain check --read-data`: if it names this payload, restore it or import the model again"
+            )
         }
         return (try weights(layout, described, payload, format), payload)
     }

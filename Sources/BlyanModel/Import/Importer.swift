@@ -103,6 +103,12 @@ public struct Importer: Sendable {
             sources: try sources.value(),
             payloadType: payloadType, quantisation: quantisation)
         let (meta, isNew, isMended) = try metaBlock(document)
+        guard Self.underWay.withLock({ $0.insert(meta.hash).inserted }) else {
+            throw ModelError(
+                "another import of \(name) is under way in this home",
+                hint: "wait until it has ended: this one would write the same blocks")
+        }
+        defer { Self.underWay.withLock { _ = $0.remove(meta.hash) } }
         var written = isNew ? 1 : 0
         var restored = (isMended ? 1 : 0) + (try mendVersion(of: meta) ? 1 : 0)
         var payloadBytes = 0
@@ -264,6 +270,7 @@ public struct Importer: Sendable {
     }
 
     private static let metaLock = NSLock()
+    private static let underWay = Mutex<Set<Digest>>([])
 
     // Twice the cores: while half of them hash, the others wait for the disk.
     private static let threads = 2 * ProcessInfo.processInfo.activeProcessorCount

@@ -61,9 +61,13 @@ public final class ControlSocket: @unchecked Sendable {
             // Whoever waits to hear from it hears the end; what is written to it still arrives.
             shutdown(client, Int32(SHUT_RD))
         }
-        let limit =
-            cancelling ? Date(timeIntervalSinceNow: 2 * Double(Self.endTime)) : .distantFuture
-        while !clients.isEmpty, lock.wait(until: limit) {}
+        if cancelling {
+            let limit = Date(timeIntervalSinceNow: 2 * Double(Self.endTime))
+            while !clients.isEmpty, lock.wait(until: limit) {}
+        } else {
+            // Foundation traps on the distant future as a limit.
+            while !clients.isEmpty { lock.wait() }
+        }
         let haveEnded = clients.isEmpty
         lock.unlock()
         unsafe unlink(path)

@@ -34,7 +34,8 @@ struct ChainVerify: NodeCommand {
         let lock = try isReadOnly ? nil : HomeLock(home: home)
         defer { withExtendedLifetime(lock) {} }
         let report = KernelError(
-            reason.code, "the home does not open, its log alone is read: \(reason.message)",
+            reason.code,
+            "the home does not open, its log alone is read\(isReadOnly ? ", and what it may have lost from its end is not known" : ""): \(reason.message)",
             hint: reason.hint)
         console.note(Failure(report, arguments: ["--home", self.home.home]).text)
         try verify(ChainStore(reading: home), console, damage: isReadOnly ? nil : report.message)
@@ -45,6 +46,9 @@ struct ChainVerify: NodeCommand {
         let start = clock.now
         var report = try store.verify()
         if let damage, report.failures.isEmpty { report.failures.append(.init(damage)) }
+        if report.blocks == 0, report.failures.isEmpty {
+            report.failures.append(.init("the log holds no block, not even a genesis block"))
+        }
         let seconds = (clock.now - start).seconds
         if json {
             struct Failure: Encodable { let block, reason: String }
@@ -173,6 +177,7 @@ struct ChainCheck: NodeCommand {
             bar.update(done, of: all, bytes: bytes, label: "payloads")
         }
         bar.end()
+        if !report.failures.isEmpty { node.forgetPayloads() }
         if json {
             struct Report: Encodable {
                 let payloads, bytes: Int; let ok: Bool; let failures: [String]

@@ -89,6 +89,7 @@ struct Import: NodeCommand {
                 allBytes: progress.allBytes, label: progress.part)
         }
         bar.end()
+        if result.restored > 0 { node.forgetPayloads() }
         let seconds = (clock.now - start).seconds
         let payloads = try payloads(of: result.model, in: node)
         let present = payloads.filter { known.contains($0.key) }.values.reduce(0, +)
