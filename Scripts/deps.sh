@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that Blyan builds with and that are missing here; says so if Swift is missing.
+# Installs the Debian packages that Blyan builds and is tested with and that are missing here; says so if Swift is missing.
 set -euo pipefail
-wanted=(build-essential git pkg-config libleveldb-dev libsecp256k1-dev libssl-dev libyaml-dev python3-venv)
+wanted=(build-essential git pkg-config libleveldb-dev libopenblas0-pthread libsecp256k1-dev libssl-dev libyaml-dev python3-venv)
 missing=()
 for package in "${wanted[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -63,6 +63,8 @@ public final class Node: @unchecked Sendable {
         homeLock = try HomeLock(home: home)
         let manifest = try NodeManifest(
             path: (path ?? home.appendingPathComponent("node.yaml")).path, home: home.path)
+        // What is missing is told now and not in the middle of a request.
+        _ = try manifest.promptLibrary()
         // Always there, as a later manifest may turn it on; no payload mapped in another mode asks it.
         remembered = RememberedFiles(
             path: home.appendingPathComponent("verified"), seconds: manifest.rememberSeconds)
@@ -112,6 +114,7 @@ public final class Node: @unchecked Sendable {
         defer { reloadLock.unlock() }
         let next = try plugins.next(NodeManifest(path: manifestPath, home: home.path))
         try checkRouter(of: next)
+        _ = try next.node.promptLibrary()
         remembered.hold(seconds: next.node.rememberSeconds)
         lock.withLock {
             serving = next
@@ -187,6 +190,7 @@ public final class Node: @unchecked Sendable {
         let messages = messages
         let model = try LoadedModel(
             found, store: store, mode: mode, budget: manifest.cacheBudget, threads: threads,
+            library: manifest.promptLibrary(),
             format: { [plugins] in try plugins.format(for: $0) },
             router: { [plugins] in try plugins.router() },
             onLoad: { messages.publish($0, to: .expertLoaded) },

@@ -98,7 +98,7 @@ private struct ExpertArithmetic {
 }
 
 /// The two experts with the largest logits, half a share each: a router that no checkpoint has, so that the test needs none.
-private final class LargestTwo: RequestRouter {
+final class LargestTwo: RequestRouter {
     let experts: Int
 
     init(experts: Int) { self.experts = experts }

@@ -17,6 +17,7 @@ import Testing
         let node = try NodeManifest(path: folder.appendingPathComponent("node.yaml").path)
         #expect(node.plugins == ["tensorblock", "pickle-legacy", "topk"])
         #expect(node.verify == .touch)
+        #expect(node.prompts == .exact)
         #expect(node.cacheBudget == 1 << 30)
         for name in node.plugins + ["layer-capped"] {
             let manifest = try PluginManifest(path: node.manifestPath(of: name))
@@ -41,6 +42,26 @@ import Testing
         #expect(try Self.node(Bench(), router: "topk", more: text).verify == verify)
     }
 
+    /// With a name that is nowhere, so that a library that were touched would be an error.
+    @Test(arguments: ["", "prompts: exact\n"])
+    func exactPromptsNeedNoLibrary(text: String) throws {
+        let node = try Self.node(Bench(), router: "topk", more: text)
+        #expect(
+            try node.prompts == .exact && node.promptLibrary(file: "libnowhere.so.0")?.name == nil)
+    }
+
+    @Test func fastPromptsWithoutTheLibraryNameWhatMendsIt() throws {
+        let node = try Self.node(Bench(), router: "topk", more: "prompts: fast\n")
+        #expect(try node.promptLibrary()?.name == "openblas")
+        let error = #expect(throws: KernelError.self) {
+            try node.promptLibrary(file: "libnowhere.so.0")
+        }
+        #expect(error?.code == .config)
+        #expect(error?.message.contains("node.yaml:4: \"prompts\" is \"fast\"") == true)
+        #expect(error?.message.contains("libnowhere.so.0") == true)
+        #expect(error?.hint?.contains("libopenblas0-pthread") == true)
+    }
+
     @Test(arguments: [
         ("fromats: []\n", "node.yaml:4:1: unknown key \"fromats\", did you mean \"formats\"?"),
         ("threads: many\n", "node.yaml:4:10: \"threads\" is string, expected integer"),
@@ -50,6 +71,7 @@ import Testing
         ),
         ("cache_budget: 999999999TiB\n", "node.yaml:4:15: the cache budget does not fit"),
         ("verify: sometimes\n", "expected one of \"always\", \"touch\", \"remember\""),
+        ("prompts: faster\n", "expected one of \"exact\", \"fast\""),
         ("router: topk\n", "key \"router\" stands twice, first in line 2"),
     ])
     func aBadManifestSaysWhere(text: String, message: String) throws {

@@ -42,11 +42,13 @@ public final class LoadedModel: Sendable {
     ///
     /// - Parameters:
     ///   - budget: bytes of experts that stay mapped.
+    ///   - library: multiplies long prompts; nil = our own kernels do, reproducibly.
     ///   - format: the plugin for a payload type; throws if it is not enabled.
     ///   - router: the router plugin that requests get; throws if there is none.
     /// - Throws: ``ModelError`` if the model is incomplete, or its tokenizer is damaged.
     public init(
         _ model: CatalogModel, store: ChainStore, mode: VerifyMode, budget: Int, threads: Int,
+        library: GemmLibrary? = nil,
         format: @escaping @Sendable (String) throws -> FormatPlugin,
         router: @escaping @Sendable () throws -> RouterPlugin,
         onLoad: @escaping @Sendable (ExpertLoaded) -> Void = { _ in },
@@ -78,7 +80,7 @@ public final class LoadedModel: Sendable {
             return loaded.weights
         }
         let config = model.document.config
-        runner = try ModelRunner(config: config, parts: cache, threads: threads) {
+        runner = try ModelRunner(config: config, parts: cache, threads: threads, library: library) {
             try RoutedRequest(router(), config)
         } onUse: {
             onUse(ExpertsUsed(model: name, tokens: $0))

@@ -17,6 +17,14 @@ public struct NodeManifest: Sendable {
         case remember(seconds: Int)
     }
 
+    /// What multiplies long prompts.
+    public enum Prompts: String, Sendable {
+        /// Our own kernels: a token's bits do not depend on how its prompt was chunked.
+        case exact
+        /// OpenBLAS: the same within rounding, dependent on how a prompt was chunked.
+        case fast
+    }
+
     /// The file that was read.
     public let path: String
     /// Names of the formats to load; imports write the first one.
@@ -29,6 +37,8 @@ public struct NodeManifest: Sendable {
     public let libraryFolders: [String]
     /// When payload bytes are checked.
     public let verify: Verify
+    /// What multiplies long prompts.
+    public let prompts: Prompts
     /// Share of one core for the background scrub, in percent; 0 = none.
     public let scrubPercent: Int
     /// Bytes of experts kept mapped.
@@ -36,6 +46,7 @@ public struct NodeManifest: Sendable {
     /// Compute threads; 0 = one per core.
     public let threads: Int
     private let formatsLine: Int
+    private let promptsLine: Int
 
     /// Reads and checks a manifest.
     ///
@@ -66,12 +77,32 @@ public struct NodeManifest: Sendable {
         case "remember": verify = .remember(seconds: root["remember_seconds"]?.integer ?? 86_400)
         default: verify = .touch
         }
+        prompts = root["prompts"]?.string.flatMap(Prompts.init) ?? .exact
+        promptsLine = root["prompts"]?.line ?? 1
         let budget = root["cache_budget"]
         guard let bytes = ByteCount.parse(budget?.string ?? "1GiB") else {
             let refusal = (budget ?? root).error("the cache budget does not fit 63 bits", in: path)
             throw KernelError(.config, refusal.message)
         }
         cacheBudget = bytes
+    }
+
+    /// The library that multiplies long prompts; nil = our own kernels do.
+    ///
+    /// - Throws: ``KernelError/Code/config`` if the file says `fast` and the library cannot be loaded.
+    public func promptLibrary() throws(KernelError) -> GemmLibrary? {
+        try promptLibrary(file: GemmLibrary.openBLASFile)
+    }
+
+    package func promptLibrary(file: String) throws(KernelError) -> GemmLibrary? {
+        guard prompts == .fast else { return nil }
+        guard let library = GemmLibrary.openBLAS(file) else {
+            throw KernelError(
+                .config,
+                "\(path):\(promptsLine): \"prompts\" is \"fast\", which needs OpenBLAS, and \(file) cannot be loaded",
+                hint: "install the package libopenblas0-pthread, or write \"prompts: exact\"")
+        }
+        return library
     }
 
     /// Names of all plugins to load, in order.

@@ -13,10 +13,13 @@ struct ExpertGroup {
     let shares: [Float]
 }
 
-/// One matrix times a batch of prepared activations.
+/// One matrix times a batch of activations.
 @unsafe struct Product {
     var matrix: blyan_matrix
-    let input: UnsafeRawPointer
+    /// The activations, row after row.
+    let x: UnsafePointer<Float>
+    /// The same prepared for our own kernels; nil = the library multiplies them.
+    let input: UnsafeRawPointer?
     let tokens: Int
     let output: UnsafeMutablePointer<Float>
     let stride: Int
@@ -34,10 +37,10 @@ extension Decoder {
         return unsafe UnsafeRawPointer(buffer.pointer)
     }
 
-    /// All products at once, rows shared out over the pool.
+    /// All products at once, rows shared out over the pool; then those that are the library's.
     func multiply(_ products: [Product]) {
         var tasks: [(product: Int, rows: Range<Int>)] = []
-        for i in unsafe products.indices {
+        for i in unsafe products.indices where unsafe products[i].input != nil {
             for rows in unsafe pool.shares(Int(products[i].matrix.rows)) { tasks.append((i, rows)) }
         }
         pool.run(tasks.count) { task in
@@ -46,6 +49,9 @@ extension Decoder {
             unsafe blyan_math_matmul(
                 &product.matrix, UInt64(rows.lowerBound), UInt64(rows.upperBound), product.input,
                 UInt64(product.tokens), product.output, UInt64(product.stride))
+        }
+        for i in unsafe products.indices where unsafe products[i].input == nil {
+            unsafe multiplyByLibrary(products[i])
         }
     }
 
@@ -62,6 +68,8 @@ extension Decoder {
         let gate: UnsafeMutablePointer<Float>
         let up: UnsafeMutablePointer<Float>
         let views: (gate: blyan_matrix, up: blyan_matrix, down: blyan_matrix)?
+        /// The library multiplies, not our own kernels.
+        let isLong: Bool
     }
 
     /// Gathers each group's rows, and verifies its matrices.
@@ -89,7 +97,10 @@ extension Decoder {
                     group.weights.matrix("gate").verified(), group.weights.matrix("up").verified(),
                     group.weights.matrix("down").verified()
                 ) : nil
-            unsafe layouts.append(GroupLayout(x: x, gate: gate, up: up, views: views))
+            unsafe layouts.append(
+                GroupLayout(
+                    x: x, gate: gate, up: up, views: views,
+                    isLong: views != nil && isLong(group.rows.count)))
             unsafe x += group.rows.count * hidden
             unsafe gate += group.rows.count * group.width
             unsafe up += group.rows.count * group.width
@@ -103,7 +114,7 @@ extension Decoder {
         var inputs: [(gate: UnsafeRawPointer, up: UnsafeRawPointer)?] = unsafe []
         for (i, group) in groups.enumerated() {
             let layout = unsafe layouts[i]
-            guard let views = unsafe layout.views else {
+            guard let views = unsafe layout.views, unsafe !layout.isLong else {
                 unsafe inputs.append(nil)
                 continue
             }
@@ -116,6 +127,17 @@ extension Decoder {
                 : prepare(views.up.dtype, layout.x, n, hidden, into: scratch.groupInputs[3 * i + 1])
             unsafe inputs.append((first, second))
         }
+        for (i, group) in groups.enumerated() where unsafe layouts[i].isLong {
+            guard let views = unsafe layouts[i].views else { continue }
+            for unsafe(matrix, output) in unsafe [
+                (views.gate, layouts[i].gate), (views.up, layouts[i].up),
+            ] {
+                unsafe multiplyByLibrary(
+                    Product(
+                        matrix: matrix, x: layouts[i].x, input: nil, tokens: group.rows.count,
+                        output: output, stride: group.width))
+            }
+        }
         let tasks = groups.enumerated().flatMap { i, group in
             pool.shares(group.width).map { (i, $0) }
         }
@@ -126,7 +148,7 @@ extension Decoder {
             let layout = unsafe layouts[i]
             let (begin, end) = (UInt64(rows.lowerBound), UInt64(rows.upperBound))
             let n = group.rows.count
-            guard let input = unsafe inputs[i], var views = unsafe layout.views else {
+            guard var views = unsafe layout.views else {
                 return failure.record {
                     var work = unsafe blyan_compute()
                     unsafe work.struct_size = UInt32(MemoryLayout<blyan_compute>.size)
@@ -142,9 +164,12 @@ extension Decoder {
                 }
             }
             let width = UInt64(group.width)
-            unsafe blyan_math_matmul(
-                &views.gate, begin, end, input.gate, UInt64(n), layout.gate, width)
-            unsafe blyan_math_matmul(&views.up, begin, end, input.up, UInt64(n), layout.up, width)
+            if let input = unsafe inputs[i] {
+                unsafe blyan_math_matmul(
+                    &views.gate, begin, end, input.gate, UInt64(n), layout.gate, width)
+                unsafe blyan_math_matmul(
+                    &views.up, begin, end, input.up, UInt64(n), layout.up, width)
+            }
             for row in 0..<n {
                 let at = row * group.width + rows.lowerBound
                 unsafe blyan_math_swiglu(
@@ -161,7 +186,7 @@ extension Decoder {
         var inputs: [UnsafeRawPointer?] = unsafe []
         for (i, group) in groups.enumerated() {
             let layout = unsafe layouts[i]
-            guard let views = unsafe layout.views else {
+            guard let views = unsafe layout.views, unsafe !layout.isLong else {
                 unsafe inputs.append(nil)
                 continue
             }
@@ -174,29 +199,54 @@ extension Decoder {
         let tasks = pool.shares(hidden)
         scratch.output.reserve(largest * hidden)
         let failure = FirstFailure()
-        pool.run(tasks.count) { task in
-            let rows = tasks[task]
-            let (begin, end) = (UInt64(rows.lowerBound), UInt64(rows.upperBound))
-            let out = unsafe scratch.output.pointer
-            for (i, group) in groups.enumerated() {
-                let layout = unsafe layouts[i]
-                let n = group.rows.count
-                if var down = unsafe layout.views?.down, let input = unsafe inputs[i] {
-                    unsafe blyan_math_matmul(
-                        &down, begin, end, input, UInt64(n), out, UInt64(hidden))
-                } else {
+        let out = unsafe scratch.output.pointer
+        var begin = 0
+        while begin < groups.count {
+            // The library has all rows of the output for itself, so its groups come one by one.
+            var end = begin + 1
+            if unsafe layouts[begin].isLong, let down = unsafe layouts[begin].views?.down {
+                unsafe multiplyByLibrary(
+                    Product(
+                        matrix: down, x: layouts[begin].gate, input: nil,
+                        tokens: groups[begin].rows.count, output: out, stride: hidden))
+            } else {
+                while end < groups.count, unsafe !layouts[end].isLong { end += 1 }
+            }
+            let range = begin..<end
+            pool.run(tasks.count) { task in
+                for i in range {
                     failure.record {
-                        try unsafe computeOutput(group, layout.gate, rows, out)
+                        try unsafe addOutput(groups[i], layouts[i], inputs[i], tasks[task], out)
                     }
                 }
-                for (j, row) in group.rows.enumerated() {
-                    unsafe blyan_math_axpy(
-                        group.shares[j], out + j * hidden + rows.lowerBound,
-                        scratch.x.pointer + row * hidden + rows.lowerBound, UInt64(rows.count))
-                }
             }
+            begin = end
         }
         try failure.rethrow()
+    }
+
+    /// Output columns `rows` of one group, added to the residual stream.
+    ///
+    /// - Parameter input: hidden values as prepared; nil = the format computes, or the library has left its product.
+    private func addOutput(
+        _ group: ExpertGroup, _ layout: GroupLayout, _ input: UnsafeRawPointer?,
+        _ rows: Range<Int>, _ out: UnsafeMutablePointer<Float>
+    ) throws {
+        let hidden = config.hiddenSize
+        if var down = unsafe layout.views?.down {
+            if let input = unsafe input {
+                unsafe blyan_math_matmul(
+                    &down, UInt64(rows.lowerBound), UInt64(rows.upperBound), input,
+                    UInt64(group.rows.count), out, UInt64(hidden))
+            }
+        } else {
+            try unsafe computeOutput(group, layout.gate, rows, out)
+        }
+        for (j, row) in group.rows.enumerated() {
+            unsafe blyan_math_axpy(
+                group.shares[j], out + j * hidden + rows.lowerBound,
+                scratch.x.pointer + row * hidden + rows.lowerBound, UInt64(rows.count))
+        }
     }
 
     /// Stage OUTPUT by the format's own computation, with weight 1: y = down · h.

@@ -8,11 +8,12 @@ internal import Foundation
 ///
 /// Activations and sums are f32. A token's result does not depend on how its request was chunked, nor on the
 /// number of threads: every product is in the canonical order of `blyan_math.h`, and the experts of a token are
-/// added in ascending order.
+/// added in ascending order. A library that multiplies long prompts gives the first of these up.
 package final class Decoder: @unchecked Sendable {
     let config: ModelConfig
     let parts: any PartSource
     let pool: WorkerPool
+    let library: GemmLibrary?
     let rotary: RotaryEmbedding
     let scratch = Scratch()
     private let lock = NSLock()
@@ -34,15 +35,19 @@ package final class Decoder: @unchecked Sendable {
 
     /// Makes a decoder.
     ///
-    /// - Parameter onUse: told after each step how many tokens each expert served.
+    /// - Parameters:
+    ///   - library: multiplies long prompts; nil = our own kernels do.
+    ///   - onUse: told after each step how many tokens each expert served.
     package init(
-        config: ModelConfig, parts: any PartSource, threads: Int,
+        config: ModelConfig, parts: any PartSource, threads: Int, library: GemmLibrary? = nil,
         onUse: @escaping @Sendable (_ tokens: [String: Int]) -> Void = { _ in }
     ) throws {
         self.config = config
         self.onUse = onUse
         self.parts = parts
         pool = try WorkerPool(threads: threads)
+        self.library = library
+        library?.setThreads(pool.threads)
         rotary = RotaryEmbedding(config.rope, headSize: config.headSize)
         let layers = config.layers.indices
         names = Names(
@@ -122,11 +127,12 @@ package final class Decoder: @unchecked Sendable {
         }
         let head = try parts.part(config.tiedEmbeddings ? "embedding" : "head").matrix("weight")
         let logits = AlignedBuffer<Float>(count: rows.count * config.vocabularySize)
-        let input = unsafe prepare(
-            head.dtype, scratch.normed.pointer + rows.lowerBound * hidden, rows.count, hidden,
-            into: scratch.prepared)
+        let last = unsafe scratch.normed.pointer + rows.lowerBound * hidden
+        let input = unsafe prepareUnlessLong(
+            head.dtype, last, rows.count, hidden, into: scratch.prepared)
         let output = try unsafe Product(
-            matrix: head.verified(), input: input, tokens: rows.count, output: logits.pointer,
+            matrix: head.verified(), x: last, input: input, tokens: rows.count,
+            output: logits.pointer,
             stride: config.vocabularySize)
         unsafe multiply([output])
         try finish(session, n, faults)
@@ -177,14 +183,14 @@ package final class Decoder: @unchecked Sendable {
         for unsafe(index, (matrix, output, stride)) in unsafe projections.enumerated() {
             let input =
                 unsafe prepared[matrix.dtype]
-                ?? prepare(
+                ?? prepareUnlessLong(
                     matrix.dtype, scratch.normed.pointer, n, hidden,
                     into: index == 0 ? scratch.prepared : scratch.preparedToo[index - 1])
             unsafe prepared[matrix.dtype] = unsafe input
             try unsafe products.append(
                 Product(
-                    matrix: matrix.verified(), input: input, tokens: n, output: output,
-                    stride: stride))
+                    matrix: matrix.verified(), x: scratch.normed.pointer, input: input, tokens: n,
+                    output: output, stride: stride))
         }
         unsafe multiply(products)
         try unsafe finishProjections(part, n, keys, values)
@@ -216,12 +222,12 @@ package final class Decoder: @unchecked Sendable {
             }
         }
         let output = try part.matrix("o")
-        let input = unsafe prepare(
+        let input = unsafe prepareUnlessLong(
             output.dtype, scratch.attended.pointer, n, queryWidth, into: scratch.prepared)
         try unsafe multiply([
             Product(
-                matrix: output.verified(), input: input, tokens: n, output: scratch.normed.pointer,
-                stride: hidden)
+                matrix: output.verified(), x: scratch.attended.pointer, input: input, tokens: n,
+                output: scratch.normed.pointer, stride: hidden)
         ])
         let bias = part.vectors["o_bias"]
         for row in 0..<n {
@@ -326,11 +332,12 @@ package final class Decoder: @unchecked Sendable {
         let shape = config.layers[layer]
         let slots = config.expertsPerToken
         let matrix = try part.matrix("weight")
+        // Never the library: which experts serve a token is exact for what the layers before have made.
         let input = unsafe prepare(
             matrix.dtype, scratch.normed.pointer, n, config.hiddenSize, into: scratch.prepared)
         try unsafe multiply([
             Product(
-                matrix: matrix.verified(), input: input, tokens: n,
+                matrix: matrix.verified(), x: scratch.normed.pointer, input: input, tokens: n,
                 output: scratch.routerLogits.pointer, stride: shape.expertCount)
         ])
         for i in 0..<n * shape.expertCount where unsafe !scratch.routerLogits.pointer[i].isFinite {

@@ -13,16 +13,19 @@ public final class ModelRunner: Sendable {
     /// Tokens that are run at once when a prompt is read.
     private static let chunk = 512
     /// The same when logits of every row are wanted: they are vocabulary times rows.
+    ///
+    /// Less than ``Decoder/libraryTokens``, so that a score is reproducible with any node manifest.
     private static let scoredChunk = 64
 
     package init(
-        config: ModelConfig, parts: any PartSource, threads: Int,
+        config: ModelConfig, parts: any PartSource, threads: Int, library: GemmLibrary? = nil,
         openRouter: @escaping @Sendable () throws -> (any RequestRouter)?,
         onUse: @escaping @Sendable ([String: Int]) -> Void = { _ in }
     ) throws {
         self.config = config
         self.openRouter = openRouter
-        decoder = try Decoder(config: config, parts: parts, threads: threads, onUse: onUse)
+        decoder = try Decoder(
+            config: config, parts: parts, threads: threads, library: library, onUse: onUse)
     }
 
     /// Threads that a step's work is shared by.

@@ -26,6 +26,8 @@ final class Scratch {
     /// Activations prepared for the kernels.
     let prepared = AlignedBuffer<UInt8>(count: 0)
     let preparedToo = [AlignedBuffer<UInt8>(count: 0), AlignedBuffer<UInt8>(count: 0)]
+    /// Rows of a matrix as f32, for the library.
+    let converted = AlignedBuffer<Float>(count: 0)
     var groupInputs: [AlignedBuffer<UInt8>] = []
 
     func reserve(_ config: ModelConfig, tokens: Int) {
