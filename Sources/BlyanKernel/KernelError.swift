@@ -1,5 +1,6 @@
 public import BlyanJSON
 public import BlyanYAML
+internal import Foundation
 
 /// What went wrong in the kernel: an open set of codes, a sentence, and what to do about it.
 ///
@@ -44,6 +45,11 @@ public struct KernelError: Error, Sendable, CustomStringConvertible {
     public let message: String
     /// What to do next, or nil.
     public let hint: String?
+
+    /// What the system refused just now, in its own words: `errno`.
+    static func system(_ what: String) -> KernelError {
+        KernelError(.io, "\(what): \(unsafe String(cString: strerror(errno)))")
+    }
 
     /// Makes an error; `message` and `hint` must not hold secrets.
     public init(_ code: Code, _ message: String, hint: String? = nil) {

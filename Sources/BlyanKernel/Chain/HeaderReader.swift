@@ -168,7 +168,9 @@ struct HeaderReader {
     }
 
     private mutating func quotedDigest() -> Digest? {
-        guard take("\""), let digest = Digest(hexDigits: line, at: at) else { return nil }
+        guard take("\""), line.count - at > 64,
+            let digest = Hex.decode(line[at..<at + 64], count: 32).flatMap({ Digest($0) })
+        else { return nil }
         at += 64
         return take("\"") ? digest : nil
     }

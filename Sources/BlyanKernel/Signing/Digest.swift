@@ -53,13 +53,6 @@ public struct Digest: Hashable, Sendable, Comparable, CustomStringConvertible {
         self.init(bytes)
     }
 
-    /// The digest spelt by 64 lower-case hex digits from `start` on, or nil.
-    init?(hexDigits text: [UInt8], at start: Int) {
-        guard text.count - start >= 64, let bytes = Hex.decode(text[start..<start + 64], count: 32)
-        else { return nil }
-        self.init(bytes)
-    }
-
     /// The 32 bytes.
     public var bytes: [UInt8] {
         unsafe [UInt8](unsafeUninitializedCapacity: 32) { buffer, filled in

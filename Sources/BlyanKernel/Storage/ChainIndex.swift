@@ -53,16 +53,22 @@ struct ChainIndex {
 
     /// Reads what opening a home reads, so that damage is met while the index can still be built again.
     func probe(_ specs: some Collection<ChainSpec>) throws(KernelError) {
-        var hashes = [last].compactMap(\.self)
+        var hashes = [last]
         for spec in specs where spec.shape == .linear {
-            for reverse in [true, false] {
-                try scan(.chain(spec.id, from: 0), reverse: reverse) { hash throws(KernelError) in
-                    hashes.append(hash)
-                    return false
-                }
-            }
+            hashes.append(try first(.chain(spec.id, from: 0), reverse: true))
+            hashes.append(try first(.chain(spec.id, from: 0)))
         }
-        for hash in hashes { _ = try place(hash) }
+        for case let hash? in hashes { _ = try place(hash) }
+    }
+
+    /// The first hash in an order, or the last one.
+    func first(_ order: Order, reverse: Bool = false) throws(KernelError) -> Digest? {
+        var found: Digest?
+        try scan(order, reverse: reverse) { hash throws(KernelError) in
+            found = hash
+            return false
+        }
+        return found
     }
 
     private var store: IndexStore {

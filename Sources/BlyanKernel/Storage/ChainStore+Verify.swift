@@ -10,12 +10,6 @@ public struct VerifyReport: Sendable {
         public let block: String
         /// What is wrong.
         public let reason: String
-
-        /// A failure; of no block that can be named, if none is given.
-        public init(_ reason: String, block: String = "?") {
-            self.reason = reason
-            self.block = block
-        }
     }
 
     /// Blocks in the log.
@@ -152,7 +146,7 @@ extension ChainStore {
         }
 
         private mutating func fail(_ block: String, _ reason: String) {
-            report.failures.append(.init(reason, block: block))
+            report.failures.append(.init(block: block, reason: reason))
         }
 
         /// The report, with what only the end of the log shows.
@@ -254,18 +248,13 @@ extension ChainStore {
     ///
     /// - Parameters:
     ///   - readData: read all bytes and compare both the payload's hash and its Merkle root.
-    ///   - part: look only at the n-th of t parts of the payloads, n from 1 to t.
     ///   - onProgress: payloads done, payloads in all, bytes read.
     /// - Throws: ``KernelError`` if log or index are damaged.
     public func check(
-        readData: Bool, part: (n: Int, of: Int) = (1, 1),
+        readData: Bool,
         onProgress: (_ done: Int, _ all: Int, _ bytes: Int) -> Void = { _, _, _ in }
     ) throws(KernelError) -> CheckReport {
-        guard part.of >= 1, (1...part.of).contains(part.n) else {
-            throw KernelError(.limit, "there is no part \(part.n) of \(part.of)")
-        }
-        let hashes = try blocksWithPayloads().enumerated()
-            .filter { ($0.offset + 1) % part.of == part.n % part.of }.map(\.element)
+        let hashes = try blocksWithPayloads()
         var report = CheckReport(payloads: hashes.count)
         let threads = ProcessInfo.processInfo.activeProcessorCount
         for (i, hash) in hashes.enumerated() {

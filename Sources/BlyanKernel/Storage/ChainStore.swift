@@ -153,9 +153,9 @@ public final class ChainStore: @unchecked Sendable {
         } catch {
             fresh.index.close()
             // The old one, if it is still there; one that is not whole must not answer, and nothing be added to it.
-            let old = try? ChainIndex(path: indexPath)
-            index = old?.indexedBytes == log.end ? old ?? ChainIndex() : ChainIndex()
-            if index.indexedBytes != log.end {
+            if let old = try? ChainIndex(path: indexPath), old.indexedBytes == log.end {
+                index = old
+            } else {
                 failure = KernelError(
                     .io, "the index could not be put in its place: \(error.message)",
                     hint: "start this process again: the index is then built from the log")
@@ -208,17 +208,10 @@ public final class ChainStore: @unchecked Sendable {
 
     private func loadHeads() throws(KernelError) {
         for spec in specs.values where spec.shape == .linear {
-            var head: Digest?
-            try index.scan(.chain(spec.id, from: 0), reverse: true) { hash throws(KernelError) in
-                head = hash
-                return false
-            }
+            let head = try index.first(.chain(spec.id, from: 0), reverse: true)
             if let head { heads[spec.id] = try stored(head) }
         }
-        try index.scan(.chain("A", from: 0), reverse: false) { hash throws(KernelError) in
-            genesisHash = hash
-            return false
-        }
+        genesisHash = try index.first(.chain("A", from: 0))
         guard let genesisHash, let genesis = try stored(genesisHash) else { return }
         // A damaged pact is no reason not to open: it only keeps new blocks off chain A.
         pact = try? GenesisPact(of: genesis, in: View(store: self, heads: [:]))

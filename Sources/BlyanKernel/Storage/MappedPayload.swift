@@ -44,16 +44,12 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
         path: String, size: UInt64, root: Digest, layout: LeafLayout, mode: VerifyMode,
         label: String, remembered: (any CheckMemory)? = nil
     ) throws(KernelError) {
-        let hint = "restore the file from a copy of this home, or import the model again"
         // A pipe in its place must not be waited for.
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
-            guard errno == ENOENT else {
-                throw KernelError(
-                    .io, "cannot open \(path): \(unsafe String(cString: strerror(errno)))")
-            }
+            guard errno == ENOENT else { throw .system("cannot open \(path)") }
             throw KernelError(
-                .integrity, "the payload of \(label) is missing: \(path)", hint: hint)
+                .integrity, "the payload of \(label) is missing: \(path)", hint: Self.hint)
         }
         defer { close(descriptor) }
         var info = stat()
@@ -63,13 +59,12 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
             throw KernelError(
                 .integrity,
                 "the payload of \(label) has \(info.st_size) bytes, \(size) were signed: \(path)",
-                hint: hint)
+                hint: Self.hint)
         }
         if size > 0 {
             let mapping = unsafe mmap(nil, Int(size), PROT_READ, MAP_SHARED, descriptor, 0)
             guard let mapping = unsafe mapping, unsafe mapping != MAP_FAILED else {
-                throw KernelError(
-                    .io, "cannot map \(path): \(unsafe String(cString: strerror(errno)))")
+                throw .system("cannot map \(path)")
             }
             unsafe base = mapping
         } else {
@@ -181,13 +176,11 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
     private func verifyTree(_ range: Range<UInt64>) throws(KernelError) {
         _ = try hashes(branch: 0)
         guard let at = layout.hashesAt else { return }
-        let first = (max(at, range.lowerBound) - at) / 32
-        let end = min(UInt64(layout.count), (max(at, range.upperBound) - at + 31) / 32)
-        for branch in stride(
-            from: Int(first) / Merkle.branchSize * Merkle.branchSize, to: Int(end),
-            by: Merkle.branchSize)
-        {
-            _ = try hashes(branch: branch / Merkle.branchSize)
+        let size = Merkle.branchSize
+        let first = Int(max(at, range.lowerBound) - at) / 32
+        let end = min(layout.count, Int(max(at, range.upperBound) - at + 31) / 32)
+        for leaf in stride(from: first / size * size, to: end, by: size) {
+            _ = try hashes(branch: leaf / size)
         }
     }
 
@@ -225,12 +218,14 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
         }
     }
 
+    private static let hint =
+        "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
+
     private func damaged(leaf: Int, _ start: UInt64, _ count: Int) -> KernelError {
         KernelError(
             .integrity,
             "tile \(leaf) of \(label) is damaged: bytes \(start)..<\(start + UInt64(count)) do not have the hash that was signed",
-            hint:
-                "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
+            hint: Self.hint
         )
     }
 
@@ -289,8 +284,7 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
             layout.hashesAt == nil
                 ? "\(label) is damaged: its bytes do not have the Merkle root that was signed"
                 : "the tile index of \(label) is damaged: it does not have the Merkle root that was signed",
-            hint:
-                "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
+            hint: Self.hint
         )
     }
 }

@@ -66,10 +66,7 @@ public final class PayloadStore: Sendable {
         while true {
             let count = unsafe read(descriptor, &buffer, buffer.count)
             if count < 0, errno == EINTR { continue }
-            guard count >= 0 else {
-                throw KernelError(
-                    .io, "cannot read \(path): \(unsafe String(cString: strerror(errno)))")
-            }
+            guard count >= 0 else { throw .system("cannot read \(path)") }
             guard count > 0 else { return hasher.finalize() }
             unsafe buffer.withUnsafeBytes {
                 unsafe hasher.update(UnsafeRawBufferPointer(rebasing: $0[..<count]))

@@ -170,8 +170,7 @@ struct RecordLog {
         try disk.sync(copy, path: kept)
         try disk.sync(folder: folder)
         guard ftruncate(descriptor, off_t(end)) == 0 else {
-            let reason = unsafe String(cString: strerror(errno))
-            throw KernelError(.io, "cannot cut \(path) at byte \(end): \(reason)")
+            throw .system("cannot cut \(path) at byte \(end)")
         }
         try disk.sync(descriptor, path: path)
         return

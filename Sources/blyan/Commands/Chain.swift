@@ -44,10 +44,11 @@ struct ChainVerify: NodeCommand {
     private func verify(_ store: ChainStore, _ console: Console, damage: String? = nil) throws {
         let clock = ContinuousClock()
         let start = clock.now
-        var report = try store.verify()
-        if let damage, report.failures.isEmpty { report.failures.append(.init(damage)) }
-        if report.blocks == 0, report.failures.isEmpty {
-            report.failures.append(.init("the log holds no block, not even a genesis block"))
+        let report = try store.verify()
+        var failures = report.failures.map { (block: $0.block, reason: $0.reason) }
+        if let damage, failures.isEmpty { failures.append(("?", damage)) }
+        if report.blocks == 0, failures.isEmpty {
+            failures.append(("?", "the log holds no block, not even a genesis block"))
         }
         let seconds = (clock.now - start).seconds
         if json {
@@ -61,21 +62,21 @@ struct ChainVerify: NodeCommand {
             }
             try console.printJSON(
                 Report(
-                    blocks: report.blocks, chains: report.chains, ok: report.failures.isEmpty,
-                    failures: report.failures.map { Failure(block: $0.block, reason: $0.reason) },
+                    blocks: report.blocks, chains: report.chains, ok: failures.isEmpty,
+                    failures: failures.map { Failure(block: $0.block, reason: $0.reason) },
                     seconds: seconds))
         } else {
             for (chain, count) in report.chains.sorted(by: { $0.key < $1.key }) {
                 try console.print("chain \(chain)   \(count.of("block"))")
             }
-            for failure in report.failures { console.note("blyan: \(failure.reason)") }
-            if report.failures.isEmpty {
+            for failure in failures { console.note("blyan: \(failure.reason)") }
+            if failures.isEmpty {
                 try console.print(
                     "verified  \(report.blocks.of("block")) in \((seconds * 1000).formatted(1)) ms: hashes, signatures, links"
                 )
             }
         }
-        if !report.failures.isEmpty { throw ExitCode(1) }
+        if !failures.isEmpty { throw ExitCode(1) }
     }
 }
 
