@@ -121,6 +121,10 @@ final class LargestTwo: RequestRouter {
 
 @Suite struct DecoderTests {
     private func run(_ parts: CheckpointParts, threads: Int, chunks: [Int]) throws -> [UInt32] {
+        try undisturbed { try runOnce(parts, threads: threads, chunks: chunks) }
+    }
+
+    private func runOnce(_ parts: CheckpointParts, threads: Int, chunks: [Int]) throws -> [UInt32] {
         let decoder = try Decoder(config: parts.config, parts: parts, threads: threads)
         let experts = parts.config.layers[0].expertCount
         let session = try decoder.makeSession(

@@ -63,66 +63,75 @@ private final class CountedLibrary: @unchecked Sendable {
 
     @Test(arguments: ["llama-tiny", "mixtral-tiny"], [1, 2])
     func agreesWithOurOwnWithinRounding(name: String, threads: Int) throws {
-        let parts = try CheckpointParts(name)
-        let counted = try CountedLibrary()
-        let (exact, exactSession) = try decoder(parts, threads: threads)
-        let (fast, fastSession) = try decoder(parts, threads: threads, counted.library)
-        let text = tokens(prompt, parts)
-        let expected = try exact.step(exactSession, text, wanted: .all)
-        #expect(counted.take().isEmpty)
-        try agree(expected, fast.step(fastSession, text, wanted: .all))
-        let calls = counted.take()
-        let layers = parts.config.layers.count
-        // Four of the attention in each layer and the head; then the experts that serve enough tokens.
-        #expect(calls.filter { $0 == prompt }.count >= 4 * layers + 1)
-        #expect(calls.count >= 7 * layers + 1)
-        #expect(calls.allSatisfy { $0 >= Decoder.libraryTokens })
-        // Decoding goes on from there, by our own kernels alone.
-        for token in [5, 9, 2] {
-            try agree(
-                exact.step(exactSession, [token], wanted: .last),
-                fast.step(fastSession, [token], wanted: .last))
+        try undisturbed {
+            let parts = try CheckpointParts(name)
+            let counted = try CountedLibrary()
+            let (exact, exactSession) = try decoder(parts, threads: threads)
+            let (fast, fastSession) = try decoder(parts, threads: threads, counted.library)
+            let text = tokens(prompt, parts)
+            let expected = try exact.step(exactSession, text, wanted: .all)
+            #expect(counted.take().isEmpty)
+            try agree(expected, fast.step(fastSession, text, wanted: .all))
+            let calls = counted.take()
+            let layers = parts.config.layers.count
+            // Four of the attention in each layer and the head; then the experts that serve enough tokens.
+            #expect(calls.filter { $0 == prompt }.count >= 4 * layers + 1)
+            #expect(calls.count >= 7 * layers + 1)
+            #expect(calls.allSatisfy { $0 >= Decoder.libraryTokens })
+            // Decoding goes on from there, by our own kernels alone.
+            for token in [5, 9, 2] {
+                try agree(
+                    exact.step(exactSession, [token], wanted: .last),
+                    fast.step(fastSession, [token], wanted: .last))
+            }
+            #expect(counted.take().isEmpty)
         }
-        #expect(counted.take().isEmpty)
     }
 
     @Test func shortPromptsHaveTheBitsOfOurOwn() throws {
-        let parts = try CheckpointParts("mixtral-tiny")
-        let counted = try CountedLibrary()
-        let (exact, exactSession) = try decoder(parts)
-        let (fast, fastSession) = try decoder(parts, counted.library)
-        let text = tokens(Decoder.libraryTokens - 1, parts)
-        let expected = try exact.step(exactSession, text, wanted: .all)
-        #expect(try fast.step(fastSession, text, wanted: .all) == expected)
-        #expect(counted.take().isEmpty)
+        try undisturbed {
+            let parts = try CheckpointParts("mixtral-tiny")
+            let counted = try CountedLibrary()
+            let (exact, exactSession) = try decoder(parts)
+            let (fast, fastSession) = try decoder(parts, counted.library)
+            let text = tokens(Decoder.libraryTokens - 1, parts)
+            let expected = try exact.step(exactSession, text, wanted: .all)
+            let found = try fast.step(fastSession, text, wanted: .all)
+            #expect(found == expected)
+            #expect(counted.take().isEmpty)
+        }
     }
 
     /// Experts of a format that computes itself never reach the library; the attention beside them does.
     @Test func aFormatThatComputesIsLeftToIt() throws {
-        let viewed = try CheckpointParts("llama-tiny")
-        let parts = try CheckpointParts("llama-tiny", computing: true)
-        let counted = try CountedLibrary()
-        let (exact, exactSession) = try decoder(viewed)
-        let (fast, fastSession) = try decoder(parts, counted.library)
-        let text = tokens(prompt, parts)
-        let expected = try exact.step(exactSession, text, wanted: .all)
-        try agree(expected, fast.step(fastSession, text, wanted: .all))
-        #expect(counted.take().count == 4 * parts.config.layers.count + 1)
+        try undisturbed {
+            let viewed = try CheckpointParts("llama-tiny")
+            let parts = try CheckpointParts("llama-tiny", computing: true)
+            let counted = try CountedLibrary()
+            let (exact, exactSession) = try decoder(viewed)
+            let (fast, fastSession) = try decoder(parts, counted.library)
+            let text = tokens(prompt, parts)
+            let expected = try exact.step(exactSession, text, wanted: .all)
+            try agree(expected, fast.step(fastSession, text, wanted: .all))
+            #expect(counted.take().count == 4 * parts.config.layers.count + 1)
+        }
     }
 
     @Test func aScoreIsExactWithAnyManifest() throws {
-        let parts = try CheckpointParts("llama-tiny")
-        let counted = try CountedLibrary()
-        let runner = try ModelRunner(
-            config: parts.config, parts: parts, threads: 1, library: counted.library,
-            openRouter: { nil })
-        _ = try runner.evaluate(tokens(200, parts), greedy: 2)
-        #expect(counted.take().isEmpty)
-        var sampler = try Sampler()
-        _ = try runner.generate(
-            runner.makeSession(capacity: 210), prompt: tokens(200, parts), sampler: &sampler,
-            limit: 2, ends: []
-        ) { _ in true }
-        #expect(!counted.take().isEmpty)
+        try undisturbed {
+            let parts = try CheckpointParts("llama-tiny")
+            let counted = try CountedLibrary()
+            let runner = try ModelRunner(
+                config: parts.config, parts: parts, threads: 1, library: counted.library,
+                openRouter: { nil })
+            _ = try runner.evaluate(tokens(200, parts), greedy: 2)
+            #expect(counted.take().isEmpty)
+            var sampler = try Sampler()
+            _ = try runner.generate(
+                runner.makeSession(capacity: 210), prompt: tokens(200, parts), sampler: &sampler,
+                limit: 2, ends: []
+            ) { _ in true }
+            #expect(!counted.take().isEmpty)
+        }
     }
 }
