@@ -165,17 +165,23 @@ final class LargestTwo: RequestRouter {
 
     @Test func aFullContextIsAnErrorAndKeepsTheSession() throws {
         let parts = try CheckpointParts("llama-tiny")
-        let decoder = try Decoder(config: parts.config, parts: parts, threads: 1)
-        let session = try decoder.makeSession(capacity: 4, router: nil)
-        _ = try decoder.step(session, [1, 2, 3], wanted: .none)
-        #expect(throws: ModelError.self) { try decoder.step(session, [1, 2], wanted: .last) }
-        #expect(session.position == 3)
-        #expect(throws: ModelError.self) {
-            try decoder.step(session, [parts.config.vocabularySize], wanted: .last)
+        try undisturbed {
+            let decoder = try Decoder(config: parts.config, parts: parts, threads: 1)
+            let session = try decoder.makeSession(capacity: 4, router: nil)
+            func isRefused(_ tokens: [Int]) throws -> Bool {
+                do { _ = try decoder.step(session, tokens, wanted: .last) } catch is ModelError {
+                    return true
+                }
+                return false
+            }
+            _ = try decoder.step(session, [1, 2, 3], wanted: .none)
+            let isFull = try isRefused([1, 2])
+            #expect(isFull && session.position == 3)
+            let isUnknown = try isRefused([parts.config.vocabularySize])
+            #expect(isUnknown && session.position == 3)
+            _ = try decoder.step(session, [4], wanted: .last)
+            #expect(session.position == 4)
         }
-        #expect(session.position == 3)
-        _ = try decoder.step(session, [4], wanted: .last)
-        #expect(session.position == 4)
     }
 }
 
