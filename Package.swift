@@ -137,7 +137,8 @@ let package = Package(
             swiftSettings: testing),
         .testTarget(name: "CommandLineTests", swiftSettings: testing),
         .testTarget(
-            name: "BlyanModelTests", dependencies: ["BlyanModel", "BlyanKernel", "CBlyanPlugin"],
+            name: "BlyanModelTests",
+            dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
             swiftSettings: testing),
     ]
 )

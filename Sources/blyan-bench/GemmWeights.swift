@@ -10,9 +10,8 @@ internal import CBlyanPlugin
     let columns: Int
     private let data: AlignedBuffer<UInt8>
     private let scales: AlignedBuffer<Float>
-    /// Where a part of the rows is converted to f32: 16 MiB, which is what a decoder could spare.
-    private let converted: AlignedBuffer<Float>
-    private let rowsAtOnce: Int
+    /// Where parts of the rows are converted to f32.
+    private let converted = AlignedBuffer<Float>(count: 0)
 
     /// The same values in every dtype, as well as it can say them.
     init(_ dtype: UInt32, rows: Int, columns: Int) {
@@ -22,8 +21,6 @@ internal import CBlyanPlugin
         let width = [UInt32(BLYAN_DTYPE_F32): 4, UInt32(BLYAN_DTYPE_I8): 1][dtype] ?? 2
         data = AlignedBuffer(count: rows * columns * width)
         scales = AlignedBuffer(count: rows)
-        rowsAtOnce = min(rows, max(16, (4 << 20) / columns / 16 * 16))
-        converted = AlignedBuffer(count: rowsAtOnce * columns)
         var random = Random()
         let row = AlignedBuffer<Float>(count: columns)
         for r in 0..<rows {
@@ -79,21 +76,9 @@ internal import CBlyanPlugin
 
     /// A library's product of weights that are converted to f32 part after part, on the pool's threads.
     func convertAndMultiply(_ prompt: GemmPrompt, _ library: GemmLibrary, _ pool: WorkerPool) {
-        for begin in stride(from: 0, to: rows, by: rowsAtOnce) {
-            let count = min(rowsAtOnce, rows - begin)
-            let tasks = pool.shares(count)
-            pool.run(tasks.count) { task in
-                var matrix = unsafe self.matrix
-                unsafe blyan_math_decode(
-                    &matrix, UInt64(begin + tasks[task].lowerBound),
-                    UInt64(begin + tasks[task].upperBound),
-                    converted.pointer + tasks[task].lowerBound * columns)
-            }
-            unsafe library.multiply(
-                GemmOperands(
-                    x: prompt.x.pointer, w: converted.pointer, y: prompt.y.pointer + begin,
-                    tokens: prompt.tokens, rows: count, columns: columns, stride: rows))
-        }
+        unsafe library.multiply(
+            matrix, x: prompt.x.pointer, tokens: prompt.tokens, y: prompt.y.pointer, stride: rows,
+            pool, converted: converted)
     }
 
     /// The exact sums of bytes alone.
