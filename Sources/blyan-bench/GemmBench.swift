@@ -46,7 +46,6 @@ struct GemmBench: ParsableCommand {
             let sides = sides(rows, columns, libraries)
             var firstRows: [String: [Float]] = [:]
             for pool in pools {
-                libraries.forEach { $0.setThreads(pool.threads) }
                 // One token first: whether a row depends on its batch shows there most.
                 for count in [1] + tokens {
                     let prompt = GemmPrompt(tokens: count, rows: rows, columns: columns)
@@ -109,17 +108,13 @@ struct GemmBench: ParsableCommand {
             for library in libraries {
                 sides.append(
                     Side(name: library.name, weights: name, tolerance: tolerance) { prompt, pool in
-                        if name == "f32" {
-                            weights.multiply(prompt, library)
-                        } else {
-                            weights.convertAndMultiply(prompt, library, pool)
-                        }
+                        weights.convertAndMultiply(prompt, library, pool)
                     })
                 guard name == "int8", let bytes = unsafe library.multiplyBytes else { continue }
                 sides.append(
                     Side(name: "\(library.name)_s8", weights: name, tolerance: tolerance) {
-                        prompt, _ in
-                        unsafe weights.multiplyBytes(prompt, bytes)
+                        prompt, pool in
+                        unsafe weights.multiplyBytes(prompt, pool, bytes)
                     } finish: {
                         weights.scaleSums($0)
                     })

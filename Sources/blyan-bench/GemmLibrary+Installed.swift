@@ -29,14 +29,14 @@ extension GemmLibrary {
         let (n, t, f) = (
             CChar(UInt8(ascii: "N")), CChar(UInt8(ascii: "T")), CChar(UInt8(ascii: "F"))
         )
+        setThreads(1)
         return unsafe GemmLibrary(
             name: "onednn",
             version: unsafe version().map { unsafe "\($0[0]).\($0[1]).\($0[2])" } ?? "",
-            setThreads: { setThreads(CInt($0)) },
-            multiply: { p in
+            product: { p in
                 let status = unsafe sgemm(
-                    n, t, p.tokens, p.rows, p.columns, 1, p.x, p.columns, p.w, p.columns, 0,
-                    p.y, p.stride)
+                    p.transposesA ? t : n, p.transposesB ? t : n, p.m, p.n, p.k, p.alpha, p.a,
+                    p.strideA, p.b, p.strideB, p.beta, p.c, p.strideC)
                 precondition(status == 0, "dnnl_sgemm takes every shape")
             },
             multiplyBytes: { p in

@@ -63,18 +63,7 @@ internal import CBlyanPlugin
         }
     }
 
-    /// A library's product of weights that are f32.
-    func multiply(_ prompt: GemmPrompt, _ library: GemmLibrary) {
-        precondition(dtype == UInt32(BLYAN_DTYPE_F32), "other weights must be converted")
-        unsafe data.pointer.withMemoryRebound(to: Float.self, capacity: rows * columns) {
-            unsafe library.multiply(
-                GemmOperands(
-                    x: prompt.x.pointer, w: $0, y: prompt.y.pointer, tokens: prompt.tokens,
-                    rows: rows, columns: columns, stride: rows))
-        }
-    }
-
-    /// A library's product of weights that are converted to f32 part after part, on the pool's threads.
+    /// A library's product, shared out over the pool; weights that are not f32 are converted part after part.
     func convertAndMultiply(_ prompt: GemmPrompt, _ library: GemmLibrary, _ pool: WorkerPool) {
         unsafe library.multiply(
             matrix, x: prompt.x.pointer, tokens: prompt.tokens, y: prompt.y.pointer, stride: rows,
@@ -85,14 +74,19 @@ internal import CBlyanPlugin
     ///
     /// That is what a library could gain at most: no activations are quantised, no sums are scaled. It knows one scale a token, where our own have one for each 64 activations.
     func multiplyBytes(
-        _ prompt: GemmPrompt, _ multiply: (GemmOperands<Int8, Int32>) -> Void
+        _ prompt: GemmPrompt, _ pool: WorkerPool, _ multiply: (GemmOperands<Int8, Int32>) -> Void
     ) {
         precondition(dtype == UInt32(BLYAN_DTYPE_I8), "these weights are no bytes")
-        unsafe data.pointer.withMemoryRebound(to: Int8.self, capacity: rows * columns) {
-            unsafe multiply(
-                GemmOperands(
-                    x: prompt.bytes.pointer, w: $0, y: prompt.sums.pointer, tokens: prompt.tokens,
-                    rows: rows, columns: columns, stride: rows))
+        unsafe data.pointer.withMemoryRebound(to: Int8.self, capacity: rows * columns) { bytes in
+            let tasks = pool.shares(rows)
+            pool.run(tasks.count) { task in
+                let begin = tasks[task].lowerBound
+                unsafe multiply(
+                    GemmOperands(
+                        x: prompt.bytes.pointer, w: bytes + begin * columns,
+                        y: prompt.sums.pointer + begin, tokens: prompt.tokens,
+                        rows: tasks[task].count, columns: columns, stride: rows))
+            }
         }
     }
 

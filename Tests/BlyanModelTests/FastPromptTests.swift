@@ -16,10 +16,10 @@ private final class CountedLibrary: @unchecked Sendable {
 
     var library: GemmLibrary {
         GemmLibrary(
-            name: real.name, version: real.version, setThreads: real.setThreads,
-            multiply: { operands in
-                self.lock.withLock { self.calls.append(operands.tokens) }
-                self.real.multiply(operands)
+            name: real.name, version: real.version,
+            product: { product in
+                self.lock.withLock { self.calls.append(product.m) }
+                self.real.product(product)
             })
     }
 
@@ -109,7 +109,8 @@ private final class CountedLibrary: @unchecked Sendable {
             let parts = try CheckpointParts("llama-tiny", computing: true)
             let counted = try CountedLibrary()
             let (exact, exactSession) = try decoder(viewed)
-            let (fast, fastSession) = try decoder(parts, counted.library)
+            // One thread, so that each product is one call.
+            let (fast, fastSession) = try decoder(parts, threads: 1, counted.library)
             let text = tokens(prompt, parts)
             let expected = try exact.step(exactSession, text, wanted: .all)
             try agree(expected, fast.step(fastSession, text, wanted: .all))

@@ -7,15 +7,18 @@ import Testing
 @Suite struct GemmStoredTests {
     /// A library that sums in the plainest way.
     private static let plain = GemmLibrary(
-        name: "plain", version: "", setThreads: { _ in },
-        multiply: { p in
-            for token in 0..<p.tokens {
-                for row in 0..<p.rows {
+        name: "plain", version: "",
+        product: { p in
+            for i in 0..<p.m {
+                for j in 0..<p.n {
                     var sum: Float = 0
-                    for k in 0..<p.columns {
-                        sum += p.x[token * p.columns + k] * p.w[row * p.columns + k]
+                    for k in 0..<p.k {
+                        sum +=
+                            p.a[p.transposesA ? k * p.strideA + i : i * p.strideA + k]
+                            * p.b[p.transposesB ? j * p.strideB + k : k * p.strideB + j]
                     }
-                    p.y[token * p.stride + row] = sum
+                    let old = p.beta == 0 ? 0 : p.beta * p.c[i * p.strideC + j]
+                    p.c[i * p.strideC + j] = p.alpha * sum + old
                 }
             }
         })

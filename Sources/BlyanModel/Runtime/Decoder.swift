@@ -47,7 +47,6 @@ package final class Decoder: @unchecked Sendable {
         self.parts = parts
         pool = try WorkerPool(threads: threads)
         self.library = library
-        library?.setThreads(pool.threads)
         rotary = RotaryEmbedding(config.rope, headSize: config.headSize)
         let layers = config.layers.indices
         names = Names(

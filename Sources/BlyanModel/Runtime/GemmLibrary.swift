@@ -25,31 +25,77 @@ internal import Glibc
     }
 }
 
+/// C = alpha · op(A) · op(B) + beta · C, row-major, as `cblas_sgemm` has it: op(A) is m × k, op(B) is k × n.
+@unsafe package struct GemmProduct {
+    package var m: Int
+    package var n: Int
+    package var k: Int
+    package var a: UnsafePointer<Float>
+    /// Floats from a row of A, as it lies, to the next.
+    package var strideA: Int
+    /// Whether A lies as k × m.
+    package var transposesA = false
+    package var b: UnsafePointer<Float>
+    package var strideB: Int
+    /// Whether B lies as n × k.
+    package var transposesB = false
+    package var c: UnsafeMutablePointer<Float>
+    package var strideC: Int
+    package var alpha: Float = 1
+    package var beta: Float = 0
+
+    package init(
+        m: Int, n: Int, k: Int, a: UnsafePointer<Float>, strideA: Int, transposesA: Bool = false,
+        b: UnsafePointer<Float>, strideB: Int, transposesB: Bool = false,
+        c: UnsafeMutablePointer<Float>, strideC: Int, alpha: Float = 1, beta: Float = 0
+    ) {
+        unsafe self.m = m
+        unsafe self.n = n
+        unsafe self.k = k
+        unsafe self.a = a
+        unsafe self.strideA = strideA
+        unsafe self.transposesA = transposesA
+        unsafe self.b = b
+        unsafe self.strideB = strideB
+        unsafe self.transposesB = transposesB
+        unsafe self.c = c
+        unsafe self.strideC = strideC
+        unsafe self.alpha = alpha
+        unsafe self.beta = beta
+    }
+}
+
 // Safe: operands are what those who call vouch for; they are marked unsafe.
 /// Somebody else's matrix product, loaded while the program runs: nothing of ours links to it.
 ///
 /// Its sums have an order of its own, which depends on the number of tokens: results are ours within rounding,
-/// never bit for bit.
+/// never bit for bit. A call runs in the calling thread alone: work is shared out by our own pools, whose threads
+/// have the priority of what they do. Any thread.
 @safe public struct GemmLibrary: Sendable {
     package let name: String
     /// Its release, and the kernels that it has picked where it tells.
     package let version: String
-    /// How many threads all products of this process have.
-    package let setThreads: @Sendable (Int) -> Void
-    package let multiply: @Sendable (GemmOperands<Float, Float>) -> Void
+    package let product: @Sendable (GemmProduct) -> Void
     /// Signed bytes with exact sums, if the library has it.
     package let multiplyBytes: (@Sendable (GemmOperands<Int8, Int32>) -> Void)?
 
     package init(
-        name: String, version: String, setThreads: @escaping @Sendable (Int) -> Void,
-        multiply: @escaping @Sendable (GemmOperands<Float, Float>) -> Void,
+        name: String, version: String,
+        product: @escaping @Sendable (GemmProduct) -> Void,
         multiplyBytes: (@Sendable (GemmOperands<Int8, Int32>) -> Void)? = nil
     ) {
         self.name = name
         self.version = version
-        self.setThreads = setThreads
-        unsafe self.multiply = multiply
+        unsafe self.product = product
         unsafe self.multiplyBytes = multiplyBytes
+    }
+
+    /// y[token][row] = x[token] · w[row].
+    package func multiply(_ p: GemmOperands<Float, Float>) {
+        unsafe product(
+            GemmProduct(
+                m: p.tokens, n: p.rows, k: p.columns, a: p.x, strideA: p.columns, b: p.w,
+                strideB: p.columns, transposesB: true, c: p.y, strideC: p.stride))
     }
 
     /// The name by which the loader finds OpenBLAS.
@@ -76,16 +122,16 @@ internal import Glibc
             let config = unsafe library.symbol("openblas_get_config", Text.self),
             let sgemm = unsafe library.symbol("cblas_sgemm", Product.self)
         else { return nil }
+        setThreads(1)
         return unsafe GemmLibrary(
             name: "openblas", version: unsafe config().map { unsafe String(cString: $0) } ?? "",
-            setThreads: { setThreads(CInt($0)) },
-            multiply: { p in
+            product: { p in
                 // 101, 111 and 112: row-major, as it is, transposed.
                 unsafe sgemm(
-                    101, 111, 112, CInt(p.tokens), CInt(p.rows), CInt(p.columns), 1,
-                    p.x, CInt(p.columns), p.w, CInt(p.columns), 0, p.y, CInt(p.stride))
-            },
-            multiplyBytes: nil)
+                    101, p.transposesA ? 112 : 111, p.transposesB ? 112 : 111, CInt(p.m), CInt(p.n),
+                    CInt(p.k), p.alpha, p.a, CInt(p.strideA), p.b, CInt(p.strideB), p.beta, p.c,
+                    CInt(p.strideC))
+            })
     }
 }
 

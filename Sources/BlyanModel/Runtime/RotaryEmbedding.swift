@@ -2,13 +2,13 @@ internal import Foundation
 
 /// Rotary position embedding (RoFormer, arXiv 2104.09864) in the half-split layout: element i of a head turns
 /// with element i + headSize / 2.
-struct RotaryEmbedding: Sendable {
+package struct RotaryEmbedding: Sendable {
     /// Radians a position, one a pair; f32 as in the reference implementation.
-    let frequencies: [Float]
+    package let frequencies: [Float]
     /// Cosines and sines are multiplied by this (YaRN).
     let magnitude: Float
 
-    init(_ rope: ModelConfig.RoPE, headSize: Int) {
+    package init(_ rope: ModelConfig.RoPE, headSize: Int) {
         let half = headSize / 2
         let base = (0..<half).map { i in
             let exponent = Double(Float(2 * i) / Float(headSize))
@@ -56,7 +56,7 @@ struct RotaryEmbedding: Sendable {
     }
 
     /// Writes cosine and sine of each pair at a position.
-    func angles(
+    package func angles(
         at position: Int, cosines: UnsafeMutablePointer<Float>, sines: UnsafeMutablePointer<Float>
     ) {
         for (i, frequency) in frequencies.enumerated() {
