@@ -93,7 +93,12 @@ let package = Package(
             resources: [.embedInCode("../../Manifests/node.schema.json")],
             swiftSettings: strict),
         .target(
-            name: "BlyanServer", dependencies: ["BlyanJSON", "BlyanModel", "BlyanKernel"],
+            name: "BlyanLearning",
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanModel", "CBlyanMath"],
+            swiftSettings: strict),
+        .target(
+            name: "BlyanServer",
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanModel"],
             swiftSettings: strict),
         plugin("PickleLegacy", in: "Formats"),
         plugin("TensorBlock", in: "Formats"),
@@ -136,6 +141,13 @@ let package = Package(
             dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
             swiftSettings: testing),
         .testTarget(name: "CommandLineTests", swiftSettings: testing),
+        .testTarget(
+            name: "BlyanLearningTests",
+            dependencies: [
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanModel", "CBlyanMath",
+                "CBlyanPlugin",
+            ],
+            swiftSettings: testing),
         .testTarget(
             name: "BlyanModelTests",
             dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],

@@ -35,6 +35,13 @@ typedef struct blyan_kernels {
     void (*attend)(const float *, const float *, const float *, uint64_t, uint64_t, uint64_t, uint64_t, float,
                    float *, float *);
     uint64_t (*to_f16)(const float *, uint64_t, uint16_t *);
+    float (*loss)(const float *, uint64_t, uint64_t);
+    float (*loss_back)(float *, uint64_t, uint64_t, float);
+    void (*softmax)(float *, uint64_t);
+    void (*softmax_back)(const float *, float *, uint64_t, float);
+    float (*swiglu_back)(const float *, const float *, float *, float, float *, float *, uint64_t);
+    void (*rms_norm_back)(const float *, const float *, const float *, uint64_t, float, float *, float *);
+    void (*adamw)(const blyan_adamw *, const float *, float *, float *, float *, uint64_t);
 } blyan_kernels;
 
 extern const blyan_kernels blyan_kernels_portable;

@@ -115,6 +115,32 @@ void blyan_math_attend(const float *q, const float *keys, const float *values, u
     kernels()->attend(q, keys, values, stride, begin, end, head_dim, scale, scores, out);
 }
 
+float blyan_math_loss(const float *logits, uint64_t n, uint64_t target) { return kernels()->loss(logits, n, target); }
+
+float blyan_math_loss_back(float *logits, uint64_t n, uint64_t target, float scale) {
+    return kernels()->loss_back(logits, n, target, scale);
+}
+
+void blyan_math_softmax(float *x, uint64_t n) { kernels()->softmax(x, n); }
+
+void blyan_math_softmax_back(const float *p, float *dp, uint64_t n, float scale) {
+    kernels()->softmax_back(p, dp, n, scale);
+}
+
+float blyan_math_swiglu_back(const float *gate, const float *up, float *h, float scale, float *dgate, float *dup,
+                             uint64_t n) {
+    return kernels()->swiglu_back(gate, up, h, scale, dgate, dup, n);
+}
+
+void blyan_math_rms_norm_back(const float *x, const float *weight, const float *dy, uint64_t n, float epsilon,
+                              float *dx, float *dweight) {
+    kernels()->rms_norm_back(x, weight, dy, n, epsilon, dx, dweight);
+}
+
+void blyan_math_adamw(const blyan_adamw *options, const float *gradient, float *w, float *m, float *v, uint64_t n) {
+    kernels()->adamw(options, gradient, w, m, v, n);
+}
+
 /* ---- the service for plugins ---- */
 
 static blyan_status service_multiply(const blyan_tensor *tensor, const uint8_t *data, const float *scales,

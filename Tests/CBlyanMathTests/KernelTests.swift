@@ -99,7 +99,7 @@ struct Weights {
 }
 
 /// The variants that this processor has, beside the portable one.
-private let variants = [BLYAN_ISA_AVX2, BLYAN_ISA_AVX512, BLYAN_ISA_NEON].map { Int32($0) }
+let variants = [BLYAN_ISA_AVX2, BLYAN_ISA_AVX512, BLYAN_ISA_NEON].map { Int32($0) }
 private let dtypes = [BLYAN_DTYPE_F32, BLYAN_DTYPE_F16, BLYAN_DTYPE_BF16, BLYAN_DTYPE_I8].map {
     UInt32($0)
 }
@@ -109,14 +109,14 @@ private let shapes = [
 
 /// Serialised: the chosen variant is one for the process.
 @Suite(.serialized) struct KernelTests {
-    private func withVariant(_ isa: Int32, _ body: () -> Void) {
+    func withVariant(_ isa: Int32, _ body: () -> Void) {
         let before = blyan_math_isa()
         guard blyan_math_select(isa) == 0 else { return }
         body()
         _ = blyan_math_select(before)
     }
 
-    private func withPortable<R>(_ body: () -> R) -> R {
+    func withPortable<R>(_ body: () -> R) -> R {
         let before = blyan_math_isa()
         _ = blyan_math_select(Int32(BLYAN_ISA_PORTABLE))
         defer { _ = blyan_math_select(before) }

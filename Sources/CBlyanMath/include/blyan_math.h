@@ -78,6 +78,39 @@ float blyan_math_dot(const float *a, const float *b, uint64_t n);
 void blyan_math_attend(const float *q, const float *keys, const float *values, uint64_t stride, uint64_t begin,
                        uint64_t end, uint64_t head_dim, float scale, float *scores, float *out);
 
+/* ---- losses and derivatives ---------------------------------------------------------------- */
+
+/** -log softmax(logits)[target] in nats, over n >= 1; target < n. Sums in the canonical lane order, exponential and
+ *  logarithm are our own: the same bits everywhere. */
+float blyan_math_loss(const float *logits, uint64_t n, uint64_t target);
+/** As blyan_math_loss; then logits = scale * (softmax(logits) - 1 at target), the derivative of scale * loss. */
+float blyan_math_loss_back(float *logits, uint64_t n, uint64_t target, float scale);
+/** x = softmax(x) over n. */
+void blyan_math_softmax(float *x, uint64_t n);
+/** dp = scale * p * (dp - p·dp): from the derivative by p = softmax(s) to that by s / scale, over n. */
+void blyan_math_softmax_back(const float *p, float *dp, uint64_t n, float scale);
+/** Of scale * h, h = silu(gate) * up: in, h is the derivative by scale * h; out, h is h itself, and dgate, dup are
+ *  the derivatives by gate and up, which they may replace. Returns the derivative by scale. */
+float blyan_math_swiglu_back(const float *gate, const float *up, float *h, float scale, float *dgate, float *dup,
+                             uint64_t n);
+/** Of y = rms_norm(x): adds the derivative by x to dx, and that by weight to dweight unless it is NULL. */
+void blyan_math_rms_norm_back(const float *x, const float *weight, const float *dy, uint64_t n, float epsilon,
+                              float *dx, float *dweight);
+
+/** One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101). */
+typedef struct blyan_adamw {
+    float rate;
+    float beta1;
+    float beta2;
+    float epsilon;
+    float weight_decay;
+    float first_correction;  /**< 1 / (1 - beta1^step) */
+    float second_correction; /**< 1 / (1 - beta2^step) */
+    float gradient_scale;    /**< the gradient is multiplied by it first: clipping */
+} blyan_adamw;
+/** w and its moments m and v after one step along the gradient, over n. */
+void blyan_math_adamw(const blyan_adamw *options, const float *gradient, float *w, float *m, float *v, uint64_t n);
+
 /** The host service BLYAN_HOST_MATH. Static. */
 const blyan_math *blyan_math_service(void);
 
