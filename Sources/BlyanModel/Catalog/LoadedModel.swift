@@ -14,6 +14,7 @@ public final class LoadedModel: Sendable {
     /// Its forward pass.
     public let runner: ModelRunner
     private let cache: PartCache
+    private let loader: PartLoader
     private let budget: Int
     // File names of the payloads.
     private let payloads: Set<String>
@@ -64,6 +65,7 @@ public final class LoadedModel: Sendable {
         let layouts = Dictionary(
             uniqueKeysWithValues: model.document.config.parts.map { ($0.name, $0) })
         let loader = PartLoader(store: store, mode: mode, format: format)
+        self.loader = loader
         let name = model.name
         let parts = model.parts
         self.budget = budget
@@ -85,6 +87,16 @@ public final class LoadedModel: Sendable {
         } onUse: {
             onUse(ExpertsUsed(model: name, tokens: $0))
         }
+    }
+
+    /// All tensors of a part as f32, a copy of its own.
+    ///
+    /// - Throws: ``ModelError`` or ``KernelError`` as when the part is loaded.
+    package func decode(_ part: String) throws -> [String: AlignedBuffer<Float>] {
+        guard let layout = model.document.config.parts.first(where: { $0.name == part }),
+            let block = model.parts[part]
+        else { throw ModelError("the model \(model.name) has no part \(part)") }
+        return try loader.decode(layout, block: block)
     }
 
     /// What the expert cache did and what of the model is in memory.

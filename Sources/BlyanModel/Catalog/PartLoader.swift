@@ -12,6 +12,13 @@ struct PartLoader: Sendable {
     func load(_ layout: PartLayout, block hash: Digest) throws -> (
         weights: PartWeights, payload: MappedPayload
     ) {
+        let (payload, format, described) = try open(layout, block: hash)
+        return (try weights(layout, described, payload, format), payload)
+    }
+
+    private func open(_ layout: PartLayout, block hash: Digest) throws -> (
+        MappedPayload, FormatPlugin, [TensorDescription]
+    ) {
         guard let block = try store.block(hash) else {
             throw KernelError(
                 .notFound, "block \(hash) of \(layout.name) is not in this home",
@@ -19,15 +26,58 @@ struct PartLoader: Sendable {
         }
         let format = try format(block.header.payloadType)
         let payload = try store.map(block, mode: mode)
-        let described: [TensorDescription]
-        do throws(KernelError) { described = try format.describe(payload) } catch {
+        do throws(KernelError) { return (payload, format, try format.describe(payload)) } catch {
             throw KernelError(
                 error.code, "\(payload.label): \(error.message)",
                 hint: error.hint
                     ?? "run `blyan chain check --read-data`: if it names this payload, restore it or import the model again"
             )
         }
-        return (try weights(layout, described, payload, format), payload)
+    }
+
+    /// All tensors of a part as f32: what a payload says, whatever its layout and dtype.
+    ///
+    /// - Throws: As ``load(_:block:)``.
+    func decode(_ layout: PartLayout, block hash: Digest) throws -> [String: AlignedBuffer<Float>] {
+        let (payload, format, described) = try open(layout, block: hash)
+        return try decode(layout, described, payload, format)
+    }
+
+    private func decode(
+        _ layout: PartLayout, _ described: [TensorDescription], _ payload: MappedPayload,
+        _ format: FormatPlugin
+    ) throws -> [String: AlignedBuffer<Float>] {
+        var tensors: [String: AlignedBuffer<Float>] = [:]
+        for tensor in layout.tensors {
+            guard let (index, found) = try find(tensor, in: described, payload) else { continue }
+            let count = found.rows * found.columns
+            let buffer = AlignedBuffer<Float>(count: count)
+            try unsafe format.decode(
+                payload, tensor: found, index: index, rows: 0..<found.rows,
+                into: UnsafeMutableBufferPointer(start: buffer.pointer, count: count))
+            tensors[tensor.name] = buffer
+        }
+        try payload.checkFault()
+        return tensors
+    }
+
+    /// The tensor of a layout among those that a payload has, or nil if it may lack it.
+    private func find(
+        _ tensor: PartLayout.Tensor, in described: [TensorDescription], _ payload: MappedPayload
+    ) throws(ModelError) -> (index: Int, found: TensorDescription)? {
+        guard let index = described.firstIndex(where: { $0.name == tensor.name }) else {
+            if tensor.optional { return nil }
+            throw ModelError(
+                "\(payload.label) lacks the tensor \(tensor.name), expected [\(tensor.rows), \(tensor.columns)]"
+            )
+        }
+        let found = described[index]
+        guard found.rows == tensor.rows, found.columns == tensor.columns else {
+            throw ModelError(
+                "\(payload.label): tensor \(tensor.name) has shape [\(found.rows), \(found.columns)], expected [\(tensor.rows), \(tensor.columns)]"
+            )
+        }
+        return (index, found)
     }
 
     private func weights(
@@ -39,18 +89,7 @@ struct PartLoader: Sendable {
         var owned = 0
         let compute = try computes(layout, described, payload, format)
         for tensor in layout.tensors {
-            guard let index = described.firstIndex(where: { $0.name == tensor.name }) else {
-                if tensor.optional { continue }
-                throw ModelError(
-                    "\(payload.label) lacks the tensor \(tensor.name), expected [\(tensor.rows), \(tensor.columns)]"
-                )
-            }
-            let found = described[index]
-            guard found.rows == tensor.rows, found.columns == tensor.columns else {
-                throw ModelError(
-                    "\(payload.label): tensor \(tensor.name) has shape [\(found.rows), \(found.columns)], expected [\(tensor.rows), \(tensor.columns)]"
-                )
-            }
+            guard let (index, found) = try find(tensor, in: described, payload) else { continue }
             let isVector = tensor.rows == 1
             if !isVector, isViewable(found, format) {
                 let raw = found.raw
