@@ -54,6 +54,8 @@ let package = Package(
         .executable(name: "blyan", targets: ["blyan"]),
         .library(name: "PickleLegacy", type: .dynamic, targets: ["PickleLegacy"]),
         .executable(name: "blyan-bench", targets: ["blyan-bench"]),
+        .library(name: "ProofOfLearning", type: .dynamic, targets: ["ProofOfLearning"]),
+        .library(name: "Structure", type: .dynamic, targets: ["Structure"]),
         .library(name: "TensorBlock", type: .dynamic, targets: ["TensorBlock"]),
         .library(name: "TopK", type: .dynamic, targets: ["TopK"]),
         .library(name: "LayerCapped", type: .dynamic, targets: ["LayerCapped"]),
@@ -83,7 +85,8 @@ let package = Package(
             resources: [.embedInCode("../../Manifests/plugin.schema.json")],
             swiftSettings: strict),
         .target(
-            name: "BlyanPluginKit", dependencies: ["CBlyanPlugin"], swiftSettings: strict),
+            name: "BlyanPluginKit", dependencies: ["BlyanJSON", "CBlyanPlugin"],
+            swiftSettings: strict),
         .target(
             name: "BlyanModel",
             dependencies: [
@@ -94,7 +97,7 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "BlyanLearning",
-            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanModel", "CBlyanMath"],
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanModel", "CBlyanMath", "CBlyanPlugin"],
             swiftSettings: strict),
         .target(
             name: "BlyanServer",
@@ -103,6 +106,8 @@ let package = Package(
         plugin("PickleLegacy", in: "Formats"),
         plugin("TensorBlock", in: "Formats"),
         plugin("TopK", in: "Routers"),
+        plugin("Structure", in: "Gates"),
+        plugin("ProofOfLearning", in: "Gates"),
         .target(
             name: "LayerCapped", dependencies: ["CBlyanPlugin"],
             path: "Plugins/Routers/LayerCapped",

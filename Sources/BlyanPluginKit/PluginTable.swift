@@ -24,8 +24,10 @@ public import CBlyanPlugin
     // Written once by init, which runs inside the initialiser of the plugin's global table.
     nonisolated(unsafe) static var kind: Kind?
 
+    /// - Parameter minor: the lowest ABI minor that a plugin of this kind needs.
     init<P: Plugin>(
-        _: P.Type, kind: Int, ability: @escaping @Sendable (String) -> UnsafeRawPointer?
+        _: P.Type, kind: Int, minor: UInt16 = 0,
+        ability: @escaping @Sendable (String) -> UnsafeRawPointer?
     ) {
         unsafe Self.kind = Kind(
             create: { host, config throws(PluginError) in try P(host: host, config: config) },
@@ -35,7 +37,7 @@ public import CBlyanPlugin
         unsafe table.pointee.magic = BLYAN_PLUGIN_MAGIC
         unsafe table.pointee.struct_size = UInt32(MemoryLayout<blyan_plugin>.size)
         unsafe table.pointee.abi_major = UInt16(BLYAN_ABI_MAJOR)
-        unsafe table.pointee.abi_minor = UInt16(BLYAN_ABI_MINOR)
+        unsafe table.pointee.abi_minor = minor
         unsafe table.pointee.kind = UInt32(kind)
         unsafe table.pointee.name = staticText(P.name)
         unsafe table.pointee.version = staticText(P.version)
@@ -73,7 +75,11 @@ public import CBlyanPlugin
 /// What an instance handle points at.
 final class Instance {
     let plugin: any Plugin
-    init(_ plugin: any Plugin) { self.plugin = plugin }
+    let host: HostServices
+    init(_ plugin: any Plugin, host: HostServices) {
+        self.plugin = plugin
+        self.host = host
+    }
 
     /// The instance behind a handle that `create` gave out.
     static func at(_ handle: UnsafeMutableRawPointer?) throws(PluginError) -> Instance {
@@ -104,8 +110,9 @@ private func createInstance(
         guard unsafe Int(host.pointee.struct_size) >= MemoryLayout<blyan_host>.size else {
             throw PluginError(BLYAN_E_ARGUMENT, "the host's table is shorter than that of ABI 1.0")
         }
-        let plugin = try unsafe kind.create(HostServices(host), string(config))
-        unsafe out.pointee = Unmanaged.passRetained(Instance(plugin)).toOpaque()
+        let services = unsafe HostServices(host)
+        let plugin = unsafe try kind.create(services, string(config))
+        unsafe out.pointee = Unmanaged.passRetained(Instance(plugin, host: services)).toOpaque()
     }
 }
 

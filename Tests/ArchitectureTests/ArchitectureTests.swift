@@ -21,7 +21,7 @@ import Testing
         case "BlyanYAML": return ["CYAML"]
         case "BlyanKernel":
             return system.subtracting(["CYAML"]).union(["BlyanJSON", "BlyanYAML", "CBlyanPlugin"])
-        case "BlyanPluginKit": return ["CBlyanPlugin"]
+        case "BlyanPluginKit": return ["BlyanJSON", "CBlyanPlugin"]
         case "BlyanModel": return model.union(["CBlyanFault"])
         case _ where services.contains(module): return model.union(["BlyanModel"])
         case "BlyanServer": return model.union(services).union(["BlyanModel"])

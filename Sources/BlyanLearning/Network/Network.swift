@@ -9,7 +9,7 @@ internal import Foundation
 /// picked by a router plugin, and the derivative by its logits is that of the checkpoint's own rule: a softmax whose
 /// picked weights are divided by their sum if the configuration says so. Not thread-safe.
 package final class Network {
-    package let weights: Weights
+    package private(set) var weights: Weights
     package let multiplier: Multiplier
     let config: ModelConfig
     let rotary: RotaryEmbedding
@@ -55,6 +55,19 @@ package final class Network {
     /// - Throws: ``ModelError`` for a token that is unknown or logits that are not finite; what the router throws.
     package func losses(_ batch: TokenBatch) throws -> [Float] {
         try run(batch, gradients: nil, scale: 0)
+    }
+
+    /// Runs `body` with other tensors in the place of some parts'.
+    ///
+    /// - Parameter parts: names with tensors of the parts' shapes.
+    /// - Throws: ``ModelError`` for a part or shape that the model has not; what `body` throws.
+    package func replacing<R>(
+        _ parts: [(part: String, tensors: [String: AlignedBuffer<Float>])], _ body: () throws -> R
+    ) throws -> R {
+        let own = weights
+        weights = try own.replacing(parts)
+        defer { weights = own }
+        return try body()
     }
 
     /// Adds the derivatives of the mean loss over the batch's targets to `gradients`.

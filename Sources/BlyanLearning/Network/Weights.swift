@@ -17,22 +17,47 @@ package final class Weights {
         self.config = config
         layouts = Dictionary(uniqueKeysWithValues: config.parts.map { ($0.name, $0) })
         for layout in config.parts {
-            let tensors = try decode(layout.name)
-            var matrices: [String: Matrix] = [:]
-            for tensor in layout.tensors {
-                guard let buffer = tensors[tensor.name] else {
-                    if tensor.optional { continue }
-                    throw ModelError("\(layout.name) lacks the tensor \(tensor.name)")
-                }
-                guard buffer.count >= tensor.rows * tensor.columns else {
-                    throw ModelError(
-                        "\(layout.name): tensor \(tensor.name) has \(buffer.count) numbers, expected \(tensor.rows) × \(tensor.columns)"
-                    )
-                }
-                matrices[tensor.name] = Matrix(buffer, rows: tensor.rows, columns: tensor.columns)
-            }
-            parts[layout.name] = matrices
+            parts[layout.name] = try Self.matrices(decode(layout.name), layout)
         }
+    }
+
+    private init(_ other: Weights) {
+        (config, layouts, parts) = (other.config, other.layouts, other.parts)
+    }
+
+    /// The same weights with other tensors in the place of some parts'.
+    ///
+    /// - Throws: As init.
+    func replacing(_ others: [(part: String, tensors: [String: AlignedBuffer<Float>])])
+        throws(ModelError) -> Weights
+    {
+        let copy = Weights(self)
+        for (part, tensors) in others {
+            guard let layout = layouts[part] else {
+                throw ModelError("the model has no part named \(part)")
+            }
+            copy.parts[part] = try Self.matrices(tensors, layout)
+        }
+        return copy
+    }
+
+    private static func matrices(_ tensors: [String: AlignedBuffer<Float>], _ layout: PartLayout)
+        throws(ModelError) -> [String: Matrix]
+    {
+        var matrices: [String: Matrix] = [:]
+        for tensor in layout.tensors {
+            guard let buffer = tensors[tensor.name] else {
+                if tensor.optional { continue }
+                throw ModelError("\(layout.name) lacks the tensor \(tensor.name)")
+            }
+            guard buffer.count >= tensor.rows * tensor.columns else {
+                throw ModelError(
+                    "\(layout.name): tensor \(tensor.name) has \(buffer.count) numbers, expected \(tensor.rows) × \(tensor.columns)"
+                )
+            }
+            matrices[tensor.name] = Matrix(buffer, rows: tensor.rows, columns: tensor.columns)
+        }
+        return matrices
     }
 
     /// The tensors of a part by name.

@@ -15,6 +15,8 @@ public final class LoadedModel: Sendable {
     public let runner: ModelRunner
     private let cache: PartCache
     private let loader: PartLoader
+    private let layouts: [String: PartLayout]
+    private let openRouter: @Sendable () throws -> any RequestRouter
     private let budget: Int
     // File names of the payloads.
     private let payloads: Set<String>
@@ -64,6 +66,7 @@ public final class LoadedModel: Sendable {
         tokenizer = try Tokenizer(model.document.tokenizer)
         let layouts = Dictionary(
             uniqueKeysWithValues: model.document.config.parts.map { ($0.name, $0) })
+        self.layouts = layouts
         let loader = PartLoader(store: store, mode: mode, format: format)
         self.loader = loader
         let name = model.name
@@ -82,21 +85,60 @@ public final class LoadedModel: Sendable {
             return loaded.weights
         }
         let config = model.document.config
-        runner = try ModelRunner(config: config, parts: cache, threads: threads, library: library) {
+        let openRouter: @Sendable () throws -> any RequestRouter = {
             try RoutedRequest(router(), config)
-        } onUse: {
-            onUse(ExpertsUsed(model: name, tokens: $0))
         }
+        self.openRouter = openRouter
+        runner = try ModelRunner(
+            config: config, parts: cache, threads: threads, library: library,
+            openRouter: openRouter,
+            onUse: { onUse(ExpertsUsed(model: name, tokens: $0)) })
     }
 
     /// All tensors of a part as f32, a copy of its own.
     ///
+    /// - Parameter block: serves instead of the current one; it need not stand on a chain.
     /// - Throws: ``ModelError`` or ``KernelError`` as when the part is loaded.
-    package func decode(_ part: String) throws -> [String: AlignedBuffer<Float>] {
-        guard let layout = model.document.config.parts.first(where: { $0.name == part }),
-            let block = model.parts[part]
-        else { throw ModelError("the model \(model.name) has no part \(part)") }
-        return try loader.decode(layout, block: block)
+    package func decode(_ part: String, block: Block? = nil) throws
+        -> [String: AlignedBuffer<Float>]
+    {
+        guard let layout = layouts[part], let current = model.parts[part] else {
+            throw ModelError("the model \(model.name) has no part \(part)")
+        }
+        if let block { return try loader.decode(layout, block) }
+        return try loader.decode(layout, block: current)
+    }
+
+    /// A block's payload with its format and tensors.
+    ///
+    /// - Throws: ``KernelError`` if the payload is gone or damaged, or its format not enabled.
+    package func open(_ block: Block) throws -> (
+        payload: MappedPayload, format: FormatPlugin, tensors: [TensorDescription]
+    ) {
+        try loader.open(block)
+    }
+
+    /// The model with other blocks in the place of current ones, for as long as it is judged.
+    ///
+    /// - Parameter blocks: parameters of parts of this model; they need not stand on a chain.
+    /// - Throws: ``ModelError`` or ``KernelError`` if a part cannot be loaded from its block.
+    package func variant(_ blocks: [Block], threads: Int) throws -> ModelRunner {
+        var replaced: [String: PartWeights] = [:]
+        for block in blocks {
+            guard let layout = layouts[block.header.expertName] else {
+                throw ModelError(
+                    "the model \(model.name) has no part \(block.header.expertName)")
+            }
+            replaced[layout.name] = try loader.load(layout, block).weights
+        }
+        return try ModelRunner(
+            config: model.document.config, parts: ReplacedParts(cache, replaced), threads: threads,
+            openRouter: openRouter)
+    }
+
+    /// A router for one sequence, as requests get it.
+    package func makeRouter() throws -> (any RequestRouter)? {
+        model.document.config.layers.contains { $0.expertCount > 0 } ? try openRouter() : nil
     }
 
     /// What the expert cache did and what of the model is in memory.
@@ -132,6 +174,24 @@ public final class LoadedModel: Sendable {
             experts: figures.experts, budget: budget, bytesMapped: figures.mappedBytes,
             bytesResident: min(figures.mappedBytes, ProcessMemory.resident(of: payloads)),
             bytesDecoded: figures.ownedBytes)
+    }
+}
+
+/// A model's parts, some of them from elsewhere.
+private struct ReplacedParts: PartSource {
+    private let others: any PartSource
+    private let replaced: [String: PartWeights]
+
+    init(_ others: any PartSource, _ replaced: [String: PartWeights]) {
+        self.others = others
+        self.replaced = replaced
+    }
+
+    func part(_ name: String) throws -> PartWeights { try replaced[name] ?? others.part(name) }
+
+    func forget() throws {
+        try others.forget()
+        for part in replaced.values { try part.checkFault() }
     }
 }
 

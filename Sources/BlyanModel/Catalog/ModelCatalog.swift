@@ -25,7 +25,7 @@ public struct VersionDocument: Codable, Sendable, Equatable {
     }
 
     /// JSON with sorted keys: the same document gives the same bytes.
-    func encoded() throws -> [UInt8] {
+    package func encoded() throws -> [UInt8] {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         return try Array(encoder.encode(self))
@@ -62,7 +62,7 @@ public struct ModelCatalog: Sendable {
     ///
     /// - Throws: ``KernelError`` or ``ModelError`` if a document is damaged.
     public func models() throws -> [CatalogModel] {
-        try store.blocks(.type(chain: "A", "meta")).map(model)
+        try store.blocks(.type(chain: "A", "meta")).map { try model($0) }
     }
 
     /// The model that a person means: by name, by the beginning of its meta block's hash, or the only one that is complete.
@@ -131,8 +131,10 @@ public struct ModelCatalog: Sendable {
 
     /// The model of a meta block.
     ///
+    /// - Parameter wanted: a version block of it; nil = the newest.
     /// - Throws: ``ModelError`` or ``KernelError`` if a document is damaged.
-    public func model(_ meta: Block) throws -> CatalogModel {
+    public func model(_ meta: Block, version wanted: Block? = nil) throws -> CatalogModel {
+        if let wanted { return try model(meta, at: wanted, document: document(meta)) }
         var version: Block?
         var newest: [String: Digest] = [:]
         try store.scan(.dependents(meta.hash)) { (block) throws(KernelError) in
@@ -144,6 +146,12 @@ public struct ModelCatalog: Sendable {
         guard let version else {
             return CatalogModel(meta: meta, document: document, version: nil, parts: newest)
         }
+        return try model(meta, at: version, document: document)
+    }
+
+    private func model(_ meta: Block, at version: Block, document: MetaDocument) throws
+        -> CatalogModel
+    {
         let list: VersionDocument
         do {
             list = try JSONDecoder().decode(

@@ -12,18 +12,28 @@ struct PartLoader: Sendable {
     func load(_ layout: PartLayout, block hash: Digest) throws -> (
         weights: PartWeights, payload: MappedPayload
     ) {
-        let (payload, format, described) = try open(layout, block: hash)
+        try load(layout, find(hash, layout))
+    }
+
+    /// As ``load(_:block:)``, of a block that need not stand on a chain.
+    func load(_ layout: PartLayout, _ block: Block) throws -> (
+        weights: PartWeights, payload: MappedPayload
+    ) {
+        let (payload, format, described) = try open(block)
         return (try weights(layout, described, payload, format), payload)
     }
 
-    private func open(_ layout: PartLayout, block hash: Digest) throws -> (
-        MappedPayload, FormatPlugin, [TensorDescription]
-    ) {
+    private func find(_ hash: Digest, _ layout: PartLayout) throws(KernelError) -> Block {
         guard let block = try store.block(hash) else {
             throw KernelError(
                 .notFound, "block \(hash) of \(layout.name) is not in this home",
                 hint: "run `blyan chain check`")
         }
+        return block
+    }
+
+    /// A block's payload, verified as it is read, and where its tensors lie.
+    func open(_ block: Block) throws -> (MappedPayload, FormatPlugin, [TensorDescription]) {
         let format = try format(block.header.payloadType)
         let payload = try store.map(block, mode: mode)
         do throws(KernelError) { return (payload, format, try format.describe(payload)) } catch {
@@ -39,7 +49,12 @@ struct PartLoader: Sendable {
     ///
     /// - Throws: As ``load(_:block:)``.
     func decode(_ layout: PartLayout, block hash: Digest) throws -> [String: AlignedBuffer<Float>] {
-        let (payload, format, described) = try open(layout, block: hash)
+        try decode(layout, find(hash, layout))
+    }
+
+    /// As ``decode(_:block:)``, of a block that need not stand on a chain.
+    func decode(_ layout: PartLayout, _ block: Block) throws -> [String: AlignedBuffer<Float>] {
+        let (payload, format, described) = try open(block)
         return try decode(layout, described, payload, format)
     }
 

@@ -243,18 +243,11 @@ public struct Importer: Sendable {
     private func appendDocument(
         _ type: String, _ bytes: [UInt8], dependsOn: [Digest], metadata: [String: JSONValue]
     ) throws -> Block {
-        let writer = try store.payloads.makeWriter()
-        try writer.write(bytes)
-        let payload = try writer.finish()
+        let document = try DocumentBlock(
+            type, bytes, dependsOn: dependsOn, metadata: metadata, in: store)
         while true {
             let place = store.next(on: "A")
-            var header = BlockHeader(
-                chainID: "A", blockType: type, index: place.index, previous: place.previous,
-                timestamp: clock())
-            header.dependsOn = dependsOn
-            header.metadata = metadata
-            payload.describe(in: &header, type: "json")
-            let block = try Block(signing: header, with: key)
+            let block = try document.block(at: place, with: key, now: clock())
             do throws(KernelError) {
                 try store.append([block])
             } catch {
@@ -305,6 +298,16 @@ public struct Importer: Sendable {
         return try parts.indices.compactMap { try made[$0]?.get() }
     }
 
+    /// Makes the payload of a part durable.
+    private func write(
+        _ layout: PartLayout, _ tensors: [CheckpointTensor], quantisation: String
+    ) throws -> StoredPayload {
+        // Routers decide by small differences: they keep their dtype.
+        let isQuantised = quantisation == "int8" && !layout.name.hasSuffix(".router")
+        return try PartWriter(store: store, format: format).write(
+            tensors, options: isQuantised ? PartWriter.int8 : "{}")
+    }
+
     /// Stores parts, whose payloads are durable, as one record.
     private func store(
         _ parts: [Part], _ payloads: [StoredPayload], meta: Block
@@ -327,72 +330,6 @@ public struct Importer: Sendable {
         header.version = "1.0.0"
         payload.describe(in: &header, type: payloadType)
         return try Block(signing: header, with: key)
-    }
-
-    /// Makes the payload of a part durable.
-    private func write(
-        _ layout: PartLayout, _ tensors: [CheckpointTensor], quantisation: String
-    ) throws -> StoredPayload {
-        let sink = try WriterSink(store.payloads.makeWriter())
-        // Routers decide by small differences: they keep their dtype.
-        let isQuantised = quantisation == "int8" && !layout.name.hasSuffix(".router")
-        let encoded = try encode(
-            tensors, options: isQuantised ? #"{"quantise":"int8"}"# : "{}", into: sink)
-        let payload = try sink.writer.finish(
-            leafHashesAt: encoded.leaf_hashes_offset == 0 ? nil : encoded.leaf_hashes_offset)
-        guard payload.layout.covered == encoded.covered,
-            payload.layout.leafSize == encoded.leaf_size
-        else {
-            throw KernelError(
-                .plugin,
-                "plugin \(format.plugin.manifest.name) says that leaves of \(encoded.leaf_size) bytes cover \(encoded.covered), this node hashed \(payload.layout.covered) in leaves of \(payload.layout.leafSize)"
-            )
-        }
-        return payload
-    }
-
-    /// Hands all tensors to the plugin at once: their bytes are borrowed one inside the other's closure.
-    private func encode(
-        _ tensors: [CheckpointTensor], options: String, into sink: WriterSink
-    ) throws -> blyan_encoded {
-        var result: blyan_encoded?
-        func lend(_ index: Int, _ sources: [FormatPlugin.Source]) throws {
-            guard index < tensors.count else {
-                result = try format.encode(sources, options: options, into: sink)
-                return
-            }
-            let tensor = tensors[index]
-            try unsafe tensor.withBytes { bytes in
-                let source = unsafe FormatPlugin.Source(
-                    name: tensor.name, dtype: tensor.dtype, rows: tensor.rows,
-                    columns: tensor.columns, data: bytes,
-                    scales: UnsafeRawBufferPointer(start: nil, count: 0))
-                try lend(index + 1, sources + [source])
-            }
-        }
-        try lend(0, [])
-        guard let result else { throw ModelError("the checkpoint did not lend its tensors") }
-        return result
-    }
-}
-
-/// A payload writer as the sink of a format plugin.
-private final class WriterSink: PayloadSink {
-    let writer: PayloadWriter
-
-    init(_ writer: PayloadWriter) { self.writer = writer }
-
-    func write(_ bytes: UnsafeRawBufferPointer) throws(KernelError) {
-        try unsafe writer.write(bytes)
-    }
-
-    func closeLeaves(size: UInt64) throws(KernelError) -> (stored: [Digest], root: Digest) {
-        guard size == UInt64(writer.leafSize) else {
-            throw KernelError(
-                .plugin,
-                "leaves of \(size) bytes, this node hashes leaves of \(writer.leafSize)")
-        }
-        return writer.closeLeaves()
     }
 }
 

@@ -31,6 +31,8 @@ public struct NodeManifest: Sendable {
     public let formats: [String]
     /// Name of the router, or nil: then models with experts are not served.
     public let router: String?
+    /// Names of the gates that candidates pass, in this order; without any, none is judged.
+    public let gates: [String]
     /// Folder of the plugin manifests.
     public let pluginFolder: String
     /// Folders searched for libraries after the manifest's own.
@@ -66,6 +68,7 @@ public struct NodeManifest: Sendable {
         formats = root["formats"]?.strings ?? []
         formatsLine = root["formats"]?.line ?? 1
         router = root["router"]?.string
+        gates = root["gates"]?.strings ?? []
         pluginFolder =
             root["plugins"]?.string.map { TextFile.join(path, $0) }
             ?? home.map { $0 + "/plugins" } ?? TextFile.join(path, "plugins")
@@ -106,7 +109,7 @@ public struct NodeManifest: Sendable {
     }
 
     /// Names of all plugins to load, in order.
-    public var plugins: [String] { formats + (router.map { [$0] } ?? []) }
+    public var plugins: [String] { formats + (router.map { [$0] } ?? []) + gates }
 
     /// The manifest file of a plugin.
     public func manifestPath(of plugin: String) -> String { "\(pluginFolder)/\(plugin).yaml" }

@@ -1,17 +1,17 @@
-internal import BlyanKernel
-internal import CBlyanPlugin
+package import BlyanKernel
+package import CBlyanPlugin
 internal import Synchronization
 
 /// A payload dressed as the C struct that plugins read from, for the length of one call.
-final class PayloadView: Sendable {
+package final class PayloadView: Sendable {
     private let bytes: any PayloadBytes
     // The first failed read, so that the host's own error reaches the caller and not the plugin's words for it.
     private let failure = Mutex<KernelError?>(nil)
 
-    init(_ bytes: any PayloadBytes) { self.bytes = bytes }
+    package init(_ bytes: any PayloadBytes) { self.bytes = bytes }
 
     /// Runs `body` with the payload, and prefers the host's own error to the one that comes back.
-    func lend<R>(
+    package func lend<R>(
         _ body: (UnsafePointer<blyan_payload>) throws(KernelError) -> R
     ) throws(KernelError) -> R {
         var payload = unsafe blyan_payload(
@@ -62,7 +62,7 @@ final class PayloadView: Sendable {
 
 extension blyan_error {
     /// Sets the text, cut to what fits.
-    mutating func write(_ message: String) {
+    package mutating func write(_ message: String) {
         let bytes = Array(message.utf8.prefix(512))
         unsafe withUnsafeMutableBytes(of: &text) { unsafe $0.copyBytes(from: bytes) }
         text_length = UInt32(bytes.count)

@@ -37,6 +37,7 @@ public final class PluginSet: Sendable {
         let next = PluginSet(node, host: host, generation: generation + 1)
         for name in node.formats { _ = try next.typed(name, .format, FormatPlugin.init) }
         if node.router != nil { _ = try next.router() }
+        _ = try next.gates()
         return next
     }
 
@@ -106,6 +107,17 @@ public final class PluginSet: Sendable {
                 hint: "add \"router: topk\" to \(node.path)")
         }
         return try typed(name, .router, RouterPlugin.init)
+    }
+
+    /// The gates that candidates pass, in the manifest's order.
+    ///
+    /// - Throws: as ``plugin(_:)``.
+    public func gates() throws(KernelError) -> [LoadedPlugin] {
+        var gates: [LoadedPlugin] = []
+        for name in node.gates {
+            gates.append(try typed(name, .gate) { plugin throws(KernelError) in plugin })
+        }
+        return gates
     }
 
     private func typed<Typed>(

@@ -1,4 +1,5 @@
 internal import BlyanKernel
+internal import CBlyanMath
 internal import Foundation
 
 /// Runs one model: evaluates text and generates tokens.
@@ -118,6 +119,36 @@ public final class ModelRunner: Sendable {
         return Evaluation(
             tokenIDs: tokens, meanNLL: tokens.count > 1 ? loss / Double(tokens.count - 1) : nil,
             lastLogits: last, greedy: continued)
+    }
+
+    /// The summed negative log likelihood of tokens from 1 on given those before, in nats, exactly reproducible.
+    ///
+    /// - Throws: As ``evaluate(_:greedy:)``.
+    package func loss(of tokens: [Int]) throws -> Double {
+        guard tokens.count > 1 else { return 0 }
+        let inputs = tokens.dropLast()
+        let session = try makeSession(capacity: inputs.count)
+        let width = config.vocabularySize
+        var loss = 0.0
+        for start in stride(from: 0, to: inputs.count, by: Self.scoredChunk) {
+            try Cancellation.check()
+            let chunk = Array(inputs[start..<min(inputs.count, start + Self.scoredChunk)])
+            let rows = try decoder.step(session, chunk, wanted: .all)
+            try checkFinite(rows, after: start)
+            for row in chunk.indices {
+                let next = tokens[start + row + 1]
+                guard next >= 0, next < width else {
+                    throw ModelError("token id \(next) is not below \(width)")
+                }
+                loss += Double(
+                    unsafe rows.withUnsafeBufferPointer { all in
+                        unsafe blyan_math_loss(
+                            all.baseAddress.map { unsafe $0 + row * width }, UInt64(width),
+                            UInt64(next))
+                    })
+            }
+        }
+        return loss
     }
 
     private func checkFinite(_ rows: [Float], after position: Int) throws(ModelError) {

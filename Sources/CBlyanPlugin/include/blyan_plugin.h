@@ -41,7 +41,7 @@ extern "C" {
 /* ---- version ------------------------------------------------------------------------------- */
 
 #define BLYAN_ABI_MAJOR 1u
-#define BLYAN_ABI_MINOR 0u
+#define BLYAN_ABI_MINOR 1u
 /** "BLYANPLG", little-endian: the first eight bytes of every blyan_plugin. */
 #define BLYAN_PLUGIN_MAGIC 0x474C504E41594C42ull
 /** Name of the one exported symbol. */
@@ -113,7 +113,8 @@ typedef struct blyan_host {
     int32_t (*is_cancelled)(void *context);
 
     /** A further service by id (static table), or NULL if this host lacks it.
-     *  Defined so far: BLYAN_HOST_MATH. id is borrowed and zero-terminated. [any-thread] */
+     *  Defined so far: BLYAN_HOST_MATH, and for gates
+     *  BLYAN_HOST_TENSORS and BLYAN_HOST_EVALUATE. id is borrowed and zero-terminated. [any-thread] */
     const void *(*get_service)(void *context, const char *id);
 } blyan_host;
 
@@ -359,7 +360,7 @@ typedef struct blyan_router {
     blyan_status (*route)(void *instance, const blyan_route *route, blyan_error *error);
 } blyan_router;
 
-/* ---- kind: gate (drawn; no host of ABI 1.0 calls it yet) ------------------------------------ */
+/* ---- kind: gate ---------------------------------------------------------------------------- */
 
 #define BLYAN_GATE_JUDGE "blyan.gate.judge/1"
 
@@ -370,28 +371,86 @@ enum { BLYAN_VERDICT_ACCEPT = 0, BLYAN_VERDICT_REJECT = 1, BLYAN_VERDICT_DEFER =
 typedef struct blyan_candidate {
     uint32_t struct_size;
     uint32_t reserved;
-    blyan_string header;            /**< the block header that would be signed */
+    blyan_string header;            /**< the block header that would be stored */
     const blyan_payload *payload;   /**< the candidate's payload */
     const blyan_payload *parent;    /**< the declared parent's payload, or NULL */
-    blyan_string context;           /**< policy, seed, height: what the verdict may depend on */
+    blyan_string context;           /**< {"author", "candidate", "expert", "model", "parent", "seed"}: what the verdict
+                                         may depend on beside the bytes; hashes and keys in hex */
+    void *handle;                   /**< what services of the host know the candidate by */
 } blyan_candidate;
+
+#define BLYAN_REASON_MAX 63
 
 typedef struct blyan_verdict {
     uint32_t struct_size;
     int32_t verdict;
-    int32_t reason;        /**< the gate's own code, published in its manifest; 0 with ACCEPT */
-    uint32_t evidence_length;
+    uint32_t evidence_length; /**< bytes of evidence that the gate has, also where they did not fit */
+    uint32_t reason_length;
     uint64_t evidence_capacity;
-    char *evidence;        /**< caller's buffer for canonical JSON: integers in stated units, no floats */
+    char *evidence;        /**< caller's buffer for a canonical JSON object: integers in stated units, no floats */
+    char reason[BLYAN_REASON_MAX + 1]; /**< with REJECT and DEFER the gate's own code, [a-z0-9-], not terminated */
 } blyan_verdict;
 
 typedef struct blyan_gate {
     uint32_t struct_size;
     uint32_t reserved;
-    /** Judges one candidate. BLYAN_E_CAPACITY: evidence needs evidence_length bytes. [serial] */
+    /** Judges one candidate. The same bytes, context, documents and history give the same verdict and evidence on
+     *  every machine. BLYAN_E_CAPACITY: evidence needs evidence_length bytes. [serial] */
     blyan_status (*judge)(void *instance, const blyan_candidate *candidate, blyan_verdict *verdict,
                           blyan_error *error);
 } blyan_gate;
+
+/* ---- host service: tensors of a candidate --------------------------------------------------- */
+
+#define BLYAN_HOST_TENSORS "blyan.host.tensors/1"
+
+/** Whose numbers are asked for. */
+enum { BLYAN_SUBJECT_PARENT = 0, BLYAN_SUBJECT_CANDIDATE = 1 };
+
+/** Numbers of candidate and parent, through the format that their payloads have. Static. */
+typedef struct blyan_tensors {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Names, shapes and stored dtypes of a subject's tensors, as blyan_format_view.describe. BLYAN_E_ARGUMENT for a
+     *  subject that is not there. [any-thread] */
+    blyan_status (*list)(const blyan_candidate *candidate, uint32_t subject, blyan_tensor *tensors,
+                         uint32_t capacity, uint32_t *count, blyan_error *error);
+    /** Rows [row_begin, row_end) of tensor number `index` as f32, as blyan_format_decode.decode. [any-thread] */
+    blyan_status (*decode)(const blyan_candidate *candidate, uint32_t subject, uint32_t index,
+                           uint64_t row_begin, uint64_t row_end, float *out, blyan_error *error);
+} blyan_tensors;
+
+/* ---- host service: evaluation on held-out text ----------------------------------------------- */
+
+#define BLYAN_HOST_EVALUATE "blyan.host.evaluate/1"
+
+/** How losses are computed. FAST and REFERENCE agree within rounding; REFERENCE has the same bits on every machine. */
+enum { BLYAN_PATH_FAST = 0, BLYAN_PATH_REFERENCE = 1 };
+
+#define BLYAN_SLICE_MAX 63
+
+/** One held-out document of a candidate's draw. */
+typedef struct blyan_document {
+    uint64_t line;   /**< its line in the shard, from 0 */
+    uint32_t tokens; /**< tokens that are predicted, at least 1 */
+    uint32_t slice_length;
+    char slice[BLYAN_SLICE_MAX + 1]; /**< its domain or language, as the pool labels it, not terminated */
+} blyan_document;
+
+/** The model with and without the candidate, on text that was drawn after the candidate's hash was committed. Static. */
+typedef struct blyan_evaluate {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** The first `wanted` documents of the draw, fewer if the shard has no more; *count = how many. The order is
+     *  random, and the same for every gate. documents holds `wanted`. BLYAN_E_UNSUPPORTED if the node has no held-out
+     *  text left: a reason to defer. [any-thread] */
+    blyan_status (*documents)(const blyan_candidate *candidate, uint64_t wanted, blyan_document *documents,
+                              uint64_t *count, blyan_error *error);
+    /** The summed loss of each of the documents [begin, end) of the draw, in micro-nats, to micro_nats, which holds
+     *  end - begin. BLYAN_E_MALFORMED if a loss is not finite. [any-thread] */
+    blyan_status (*losses)(const blyan_candidate *candidate, uint32_t subject, uint32_t path, uint64_t begin,
+                           uint64_t end, int64_t *micro_nats, blyan_error *error);
+} blyan_evaluate;
 
 /* ---- kind: reward (drawn; no host of ABI 1.0 calls it yet) ---------------------------------- */
 

@@ -1,12 +1,12 @@
-internal import BlyanKernel
-public import Foundation
+package import BlyanKernel
+package import Foundation
 
 /// Small files of a home that are there in full or not at all, also after the power failed.
-enum DurableFile {
+package enum DurableFile {
     /// Writes a file under a temporary name, syncs it, gives it its name and syncs the folder.
     ///
     /// - Throws: ``KernelError`` with code `io`; what had the name before is then untouched.
-    static func write(_ bytes: [UInt8], to file: URL, mode: mode_t) throws(KernelError) {
+    package static func write(_ bytes: [UInt8], to file: URL, mode: mode_t) throws(KernelError) {
         let temporary = file.path + ".new"
         // What a dead process left.
         unsafe unlink(temporary)
@@ -39,28 +39,5 @@ enum DurableFile {
 
     private static func error(_ call: String, _ path: String) -> KernelError {
         KernelError(.io, "cannot \(call) \(path): \(unsafe String(cString: strerror(errno)))")
-    }
-}
-
-/// The random passphrase of a key that was made without one, in a file beside the keystore.
-public struct KeyFile: Sendable {
-    private let file: URL
-
-    /// The file `HOME/key.passphrase`.
-    public init(home: URL) { file = home.appendingPathComponent("key.passphrase") }
-
-    /// Where the file lies.
-    public var path: String { file.path }
-
-    /// The passphrase, or nil if there is no such file.
-    public var passphrase: [UInt8]? {
-        FileManager.default.contents(atPath: path).map { Array($0.prefix { $0 != 10 }) }
-    }
-
-    /// Makes the file, synced, with mode 0600.
-    func make() throws(KernelError) -> [UInt8] {
-        let secret = Array(Hex.encode(try Keystore.random(32)).utf8)
-        try DurableFile.write(secret + [10], to: file, mode: 0o600)
-        return secret
     }
 }

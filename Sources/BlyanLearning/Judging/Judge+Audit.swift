@@ -1,0 +1,257 @@
+internal import BlyanJSON
+package import BlyanKernel
+internal import BlyanModel
+
+/// Judging again what was judged, from nothing but blocks and payloads.
+extension Judge {
+    /// What an audit found.
+    package struct Audit: Sendable {
+        /// The verdict block that was audited, and what it says.
+        package let verdict: Block
+        package let document: VerdictDocument
+        /// What the gates say now, in order; empty if they could not be asked.
+        package let gates: [VerdictDocument.Gate]
+        /// All in which the receipt and this node differ; empty = they agree.
+        package let differences: [String]
+    }
+
+    /// Audits a verdict, or that by which a version or an expert's block was accepted.
+    ///
+    /// - Throws: ``KernelError`` if the block rests on no verdict, or something that is needed to judge again is not here.
+    package func audit(_ block: Block) throws -> Audit {
+        let verdict = try self.verdict(behind: block)
+        let document = try VerdictDocument(parsing: host.store.document(verdict))
+        var differences = try headerDifferences(verdict, document)
+        differences += try signatureDifferences(document)
+        guard let meta = try host.store.block(document.model),
+            let version = try host.store.block(document.version),
+            let policyBlock = try host.store.block(document.policy)
+        else {
+            throw KernelError(
+                .notFound,
+                "the model, version or policy that verdict \(verdict.hash) rests on is not here")
+        }
+        differences += try orderDifferences(verdict, document, version, policyBlock)
+        guard let policyJSON = try? JSONValue(canonical: host.store.document(policyBlock)) else {
+            throw KernelError(.malformed, "policy block \(policyBlock.hash) holds no JSON")
+        }
+        let policy = try JudgingPolicy(policyJSON)
+        let model = try ModelCatalog(host.store).model(meta, version: version)
+        var drawn: PoolShard?
+        if let draw = document.draw {
+            differences += try drawDifferences(verdict, document, draw, version, policy)
+            drawn = try shardBlocks().first { $0.header.payloadHash == draw.shard }.map(shard)
+        }
+        if document.gates.first?.name == "intake" {
+            // Not a gate: another candidate was accepted in its place, which the versions tell.
+            if model.parts[document.block.header.expertName] == document.block.header.previous {
+                differences.append(
+                    "the candidate's parent was current, and it was refused as replaced")
+            }
+            return Audit(
+                verdict: verdict, document: document, gates: [], differences: differences)
+        }
+        guard let previous = document.block.header.previous,
+            let parent = try host.store.block(previous),
+            model.parts[document.block.header.expertName] == previous
+        else {
+            differences.append(
+                "the candidate's parent was not current in the version that it was compared with")
+            return Audit(
+                verdict: verdict, document: document, gates: [], differences: differences)
+        }
+        let gates = try run(document.block, parent, model, policy, document.draw, drawn)
+        differences += gateDifferences(document.gates, gates)
+        return Audit(verdict: verdict, document: document, gates: gates, differences: differences)
+    }
+
+    /// The verdict block that a block is, or rests on.
+    private func verdict(behind block: Block) throws -> Block {
+        if block.header.chainID == "A", block.header.blockType == "verdict" { return block }
+        if block.header.chainID == "A", block.header.blockType == "version",
+            let document = try? JSONValue(parsing: host.store.document(block)),
+            let hash = document["verdict"]?.string.flatMap({ Digest(hex: $0) }),
+            let verdict = try host.store.block(hash)
+        {
+            return verdict
+        }
+        if let verdict = verdict(of: block.hash) { return verdict }
+        throw KernelError(
+            .notFound,
+            "block \(block.hash) rests on no verdict: it was imported, or is of a kind that is not judged"
+        )
+    }
+
+    private func headerDifferences(_ verdict: Block, _ document: VerdictDocument) throws -> [String]
+    {
+        let facts = verdict.header.metadata
+        var found: [String] = []
+        func compare(_ key: String, _ said: String) {
+            if facts[key]?.string != said {
+                found.append(
+                    "the verdict's header says \(key) \"\(facts[key]?.string ?? "")\", its document \"\(said)\""
+                )
+            }
+        }
+        compare("candidate", document.block.hash.description)
+        compare("outcome", document.outcome)
+        compare("reason", document.reason)
+        compare("author", document.block.header.miner)
+        if let draw = document.draw { compare("shard", draw.shard.description) }
+        if !document.block.isSignatureValid {
+            found.append("the candidate is not signed by its author")
+        }
+        let stands = try host.store.block(document.block.hash) != nil
+        if stands != (document.outcome == "accept") {
+            found.append(
+                "the candidate \(stands ? "stands" : "does not stand") on chain B, and the verdict is \(document.outcome)"
+            )
+        }
+        let last = document.gates.last
+        let told = last?.outcome ?? "accept"
+        if told != document.outcome {
+            found.append("the last gate says \(told), the verdict \(document.outcome)")
+        }
+        return found
+    }
+
+    private func signatureDifferences(_ document: VerdictDocument) throws -> [String] {
+        guard let hash = host.store.genesis, let genesis = try host.store.block(hash),
+            let pact = try? JSONValue(parsing: host.store.document(genesis))
+        else { throw KernelError(.integrity, "the Genesis Pact cannot be read") }
+        let validators = pact["validators"]?.strings ?? [genesis.header.miner]
+        let threshold = Int(clamping: pact["threshold"]?.int ?? 1)
+        let signers = try document.signers(among: validators, genesis: hash)
+        guard signers.count < max(1, threshold) else { return [] }
+        return [
+            "\(signers.count) of \(validators.count) validators have signed the receipt, the pact asks for \(threshold)"
+        ]
+    }
+
+    /// That version and policy were the newest when the verdict was written.
+    private func orderDifferences(
+        _ verdict: Block, _ document: VerdictDocument, _ version: Block, _ policy: Block
+    ) throws -> [String] {
+        var found: [String] = []
+        var newestVersion: Digest?, newestPolicy: Digest?
+        try host.store.scan(.chain("A", from: 0)) { block throws(KernelError) in
+            guard block.header.index < verdict.header.index else { return false }
+            if block.header.blockType == "version",
+                block.header.dependsOn.contains(document.model)
+            {
+                newestVersion = block.hash
+            }
+            if block.header.blockType == "policy",
+                block.header.metadata["kind"]?.string == "judging"
+            {
+                newestPolicy = block.hash
+            }
+            return true
+        }
+        if newestVersion != version.hash {
+            found.append("another version of the model was current")
+        }
+        if newestPolicy != policy.hash { found.append("another policy governed") }
+        return found
+    }
+
+    /// That the text is what nobody could choose: secret, count, shard and seed.
+    private func drawDifferences(
+        _ verdict: Block, _ document: VerdictDocument, _ draw: VerdictDocument.Draw,
+        _ version: Block, _ policy: JudgingPolicy
+    ) throws -> [String] {
+        var found: [String] = []
+        var (count, used): (Int, [Digest: Int64]) = (1, [:])
+        try host.store.scan(.type(chain: "A", "verdict")) { block throws(KernelError) in
+            guard block.header.index < verdict.header.index else { return false }
+            let facts = block.header.metadata
+            if let shard = facts["shard"]?.string.flatMap({ Digest(hex: $0) }) {
+                used[shard, default: 0] += 1
+            }
+            if facts["secret_number"]?.int == policy.secretNumber {
+                count = max(count, Int(clamping: facts["secret_count"]?.int ?? 0) + 1)
+            }
+            return true
+        }
+        if draw.count != count {
+            found.append("the judgement has the number \(draw.count), expected \(count)")
+        }
+        if draw.secrets.keys.sorted() != policy.commitments.keys.sorted() {
+            found.append("the secrets are not those of the policy's validators")
+        }
+        for (key, secret) in draw.secrets {
+            guard let commitment = policy.commitments[key] else { continue }
+            if !SecretChain.isValid(secret, count: draw.count, commitment: commitment) {
+                found.append("the secret of \(key) is not the one that it committed to")
+            }
+        }
+        let secrets = draw.secrets.keys.sorted().compactMap { draw.secrets[$0] }
+        let seed = version.header.payloadHash.map {
+            SecretChain.seed(secrets: secrets, candidate: document.block.hash, root: $0)
+        }
+        if seed != draw.seed {
+            found.append("the seed does not follow from secrets, candidate and model")
+        }
+        let active = try shardBlocks().first { block in
+            guard let hash = block.header.payloadHash,
+                block.header.index < verdict.header.index
+            else { return false }
+            return used[hash] ?? 0 < policy.judgementsPerShard
+        }
+        if active?.header.payloadHash != draw.shard {
+            found.append("the text was drawn from a shard that was not the active one")
+        }
+        return found
+    }
+
+    private func gateDifferences(
+        _ said: [VerdictDocument.Gate], _ found: [VerdictDocument.Gate]
+    ) -> [String] {
+        guard said.map(\.name) == found.map(\.name) else {
+            return [
+                "the receipt has the gates \(said.map(\.name)), judging again asked \(found.map(\.name))"
+            ]
+        }
+        return zip(said, found).flatMap { said, found -> [String] in
+            var differences: [String] = []
+            if said.outcome != found.outcome || said.reason != found.reason {
+                differences.append(
+                    "\(said.name) said \(said.outcome) \(said.reason), and says \(found.outcome) \(found.reason)"
+                )
+            }
+            if let what = difference(said.evidence, found.evidence, path: "evidence") {
+                differences.append("\(said.name): \(what)")
+            }
+            return differences
+        }
+    }
+
+    /// Where two values differ first, or nil.
+    private func difference(_ said: JSONValue, _ found: JSONValue, path: String) -> String? {
+        switch (said, found) {
+        case (.object(let a), .object(let b)):
+            if let odd = Set(a.keys).symmetricDifference(b.keys).min() {
+                return "\(path) \(a[odd] == nil ? "lacks" : "has") \(odd)"
+            }
+            for key in a.keys.sorted() {
+                guard let x = a[key], let y = b[key] else { continue }
+                if let what = difference(x, y, path: "\(path).\(key)") { return what }
+            }
+            return nil
+        case (.array(let a), .array(let b)):
+            guard a.count == b.count else {
+                return "\(path) has \(a.count) entries, found \(b.count)"
+            }
+            for (i, (x, y)) in zip(a, b).enumerated() {
+                if let what = difference(x, y, path: "\(path)[\(i)]") { return what }
+            }
+            return nil
+        default:
+            guard said != found else { return nil }
+            let texts = [said, found].map {
+                String(decoding: $0.canonical(), as: UTF8.self).prefix(80)
+            }
+            return "\(path) is \(texts[0]), found \(texts[1])"
+        }
+    }
+}

@@ -1,0 +1,168 @@
+package import BlyanJSON
+package import BlyanKernel
+
+/// A receipt: what a candidate was judged by, on what text, and what each gate found; the payload of a `verdict` block.
+///
+/// It holds all that is needed to judge again, and the validators' signatures over all of that.
+package struct VerdictDocument: Sendable, Equatable {
+    /// Which text was drawn, and why no other.
+    package struct Draw: Sendable, Equatable {
+        /// The shard of held-out text.
+        package let shard: Digest
+        /// Each validator's secret, by public key.
+        package let secrets: [String: Digest]
+        /// The number of this judgement since the commitments, from 1.
+        package let count: Int
+        package let seed: Digest
+    }
+
+    /// What a gate said.
+    package struct Gate: Sendable, Equatable {
+        package let name: String
+        package let version: String
+        package let outcome: String
+        package let reason: String
+        package let evidence: JSONValue
+    }
+
+    package var model: Digest
+    /// The version block that the candidate was compared with.
+    package var version: Digest
+    package var policy: Digest
+    /// The candidate's block as it was submitted.
+    package var block: Block
+    /// UTC milliseconds.
+    package var received: Int64
+    package var draw: Draw?
+    package var gates: [Gate]
+    /// "accept" or "reject".
+    package var outcome: String
+    /// "gate/code" of the gate that rejected, or "".
+    package var reason: String
+    /// Signatures over all of the above, r‖s in hex, by public key.
+    package var signatures: [String: String] = [:]
+
+    package static let format = "blyan-verdict/1"
+    /// The kind of statement that validators sign.
+    package static let kind = "verdict"
+
+    /// Everything but the signatures: what is signed.
+    package var body: JSONValue {
+        .object([
+            "format": .string(Self.format), "model": .string(model.description),
+            "version": .string(version.description), "policy": .string(policy.description),
+            "block": .string(String(decoding: block.line, as: UTF8.self)),
+            "received": .int(received),
+            "draw": draw.map { draw in
+                .object([
+                    "shard": .string(draw.shard.description), "count": .int(Int64(draw.count)),
+                    "seed": .string(draw.seed.description),
+                    "secrets": .object(draw.secrets.mapValues { .string($0.description) }),
+                ])
+            } ?? .null,
+            "gates": .array(
+                gates.map {
+                    .object([
+                        "name": .string($0.name), "version": .string($0.version),
+                        "outcome": .string($0.outcome), "reason": .string($0.reason),
+                        "evidence": $0.evidence,
+                    ])
+                }),
+            "outcome": .string(outcome), "reason": .string(reason),
+        ])
+    }
+
+    /// The whole document in canonical form.
+    package var encoded: [UInt8] {
+        guard case .object(var members) = body else { return [] }
+        members["signatures"] = .object(signatures.mapValues(JSONValue.string))
+        return JSONValue.object(members).canonical()
+    }
+
+    /// A document without signatures.
+    package init(
+        model: Digest, version: Digest, policy: Digest, block: Block, received: Int64, draw: Draw?,
+        gates: [Gate], outcome: String, reason: String
+    ) {
+        self.model = model
+        self.version = version
+        self.policy = policy
+        self.block = block
+        self.received = received
+        self.draw = draw
+        self.gates = gates
+        self.outcome = outcome
+        self.reason = reason
+    }
+
+    /// Reads a document.
+    ///
+    /// - Throws: ``KernelError`` with code `malformed`.
+    package init(parsing bytes: [UInt8]) throws(KernelError) {
+        func bad(_ what: String) -> KernelError {
+            KernelError(.malformed, "a verdict block holds no \(Self.format): \(what)")
+        }
+        guard let value = try? JSONValue(canonical: bytes),
+            value["format"]?.string == Self.format
+        else { throw bad("it is not canonical JSON of that format") }
+        func hash(_ value: JSONValue?, _ what: String) throws(KernelError) -> Digest {
+            guard let hash = value?.string.flatMap({ Digest(hex: $0) }) else { throw bad(what) }
+            return hash
+        }
+        model = try hash(value["model"], "model")
+        version = try hash(value["version"], "version")
+        policy = try hash(value["policy"], "policy")
+        guard let line = value["block"]?.string, let received = value["received"]?.int,
+            let outcome = value["outcome"]?.string, ["accept", "reject"].contains(outcome),
+            let reason = value["reason"]?.string, case .array(let list)? = value["gates"],
+            case .object(let signed)? = value["signatures"]
+        else { throw bad("a member is missing") }
+        block = try Block(parsing: Array(line.utf8))
+        self.received = received
+        self.outcome = outcome
+        self.reason = reason
+        gates = []
+        for gate in list {
+            guard let name = gate["name"]?.string, let version = gate["version"]?.string,
+                let outcome = gate["outcome"]?.string, let reason = gate["reason"]?.string,
+                let evidence = gate["evidence"]
+            else { throw bad("a gate") }
+            gates.append(
+                Gate(
+                    name: name, version: version, outcome: outcome, reason: reason,
+                    evidence: evidence))
+        }
+        for (key, signature) in signed {
+            guard let text = signature.string else { throw bad("a signature") }
+            signatures[key] = text
+        }
+        guard let drawn = value["draw"], drawn != .null else { return }
+        guard let count = drawn["count"]?.int.flatMap({ Int(exactly: $0) }),
+            case .object(let secrets)? = drawn["secrets"]
+        else { throw bad("draw") }
+        var known: [String: Digest] = [:]
+        for (key, secret) in secrets { known[key] = try hash(secret, "secret") }
+        draw = Draw(
+            shard: try hash(drawn["shard"], "shard"), secrets: known, count: count,
+            seed: try hash(drawn["seed"], "seed"))
+    }
+
+    /// Adds a validator's signature.
+    package mutating func sign(_ key: SigningKey, genesis: Digest) throws(KernelError) {
+        let statement = try Statement(Self.kind, genesis: genesis, body: body)
+        signatures[key.publicKey] = Hex.encode(try key.sign(statement.digest))
+    }
+
+    /// Those of `validators` whose signatures are valid.
+    package func signers(among validators: [String], genesis: Digest) throws(KernelError)
+        -> [String]
+    {
+        let statement = try Statement(Self.kind, genesis: genesis, body: body)
+        return validators.filter { key in
+            guard let bytes = signatures[key].flatMap({ Hex.decode($0, count: 64) }) else {
+                return false
+            }
+            return Signature.isValid(bytes, over: statement.digest, publicKey: key)
+        }
+    }
+}

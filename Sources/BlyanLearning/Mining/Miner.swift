@@ -1,0 +1,137 @@
+internal import BlyanKernel
+package import BlyanModel
+package import Foundation
+
+/// Trains one part of a model on somebody's text, and can be interrupted.
+package final class Miner {
+    /// How far the training is.
+    package struct Progress: Sendable {
+        /// Steps made, those of an earlier run included.
+        package let step: Int
+        package let steps: Int
+        /// Loss in nats a token, averaged over the last steps.
+        package let loss: Double
+        package let tokensPerSecond: Double
+        package let secondsLeft: Double
+    }
+
+    /// What the training came to.
+    package struct Result: Sendable {
+        /// Mean loss on text that was held back, before and after, in nats a token; nil if the text was too short to hold any back.
+        package let before: Double?
+        package let after: Double?
+        /// The part's tensors as f32.
+        package let tensors: [(name: String, values: Matrix)]
+        /// Tokens that were predicted in this run, and the seconds that it took.
+        package let tokens: Int
+        package let seconds: Double
+    }
+
+    private let trainer: Trainer
+    private let text: TrainingText
+    private let part: String
+    private let state: TrainingState
+    private let before: Double?
+    /// Steps that an earlier run had made.
+    package let resumedAt: Int
+
+    /// Seconds between two savings.
+    private static let savingInterval = 30.0
+
+    /// A miner of one part.
+    ///
+    /// - Parameters:
+    ///   - folder: where an interrupted training is kept.
+    ///   - isFresh: begins anew even if there is something to go on with.
+    /// - Throws: ``ModelError`` for a part that is not there or options that make no sense; what decoding the model throws.
+    package init(
+        model: LoadedModel, part: String, text: TrainingText, options: TrainingOptions,
+        pool: WorkerPool, folder: URL, isFresh: Bool
+    ) throws {
+        guard let library = GemmLibrary.openBLAS() else {
+            throw KernelError(
+                .notFound,
+                "training needs OpenBLAS, and \(GemmLibrary.openBLASFile) cannot be loaded",
+                hint: "install the package libopenblas0-pthread")
+        }
+        let config = model.model.document.config
+        guard config.parts.contains(where: { $0.name == part }) else {
+            throw ModelError(
+                "the model \(model.model.name) has no part \"\(part)\"",
+                hint: "`blyan expert list --model \(model.model.name)` lists them")
+        }
+        let network = try Network(
+            Weights(config) { try model.decode($0) },
+            multiplier: Multiplier(pool: pool, library: library)
+        ) { try model.makeRouter() }
+        self.text = text
+        self.part = part
+        before = try Self.loss(network, text)
+        trainer = try Trainer(network, parts: [part], options)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        state = try TrainingState(
+            file: folder.appendingPathComponent("\(model.model.meta.hash)-\(part).training"),
+            identity: [
+                "version": model.model.version?.hash.description ?? "", "part": part,
+                "text": text.hash.description,
+                "options": String(decoding: encoder.encode(options), as: UTF8.self),
+            ])
+        resumedAt = !isFresh && state.restore(trainer.optimizer) ? trainer.optimizer.steps : 0
+    }
+
+    /// Trains to the last step.
+    ///
+    /// - Parameter onProgress: called after each step; throws to stop.
+    /// - Throws: ``KernelError`` with code `cancelled` on request, after saving how far it was; what `onProgress` throws.
+    package func run(_ onProgress: (Progress) throws -> Void) throws -> Result {
+        let clock = ContinuousClock()
+        let start = clock.now
+        var saved = start
+        var (tokens, average): (Int, Double?) = (0, nil)
+        let options = trainer.options
+        while trainer.optimizer.steps < options.steps {
+            do {
+                try Cancellation.check()
+                let step = try trainer.step(
+                    text.stream.batch(step: trainer.optimizer.steps, options))
+                tokens += step.tokens
+                average = average.map { 0.9 * $0 + 0.1 * step.loss } ?? step.loss
+                let seconds = (clock.now - start).seconds
+                let left = Double(options.steps - trainer.optimizer.steps)
+                let made = Double(trainer.optimizer.steps - resumedAt)
+                try onProgress(
+                    Progress(
+                        step: trainer.optimizer.steps, steps: options.steps, loss: average ?? 0,
+                        tokensPerSecond: Double(tokens) / max(seconds, 1e-9),
+                        secondsLeft: seconds / made * left))
+            } catch {
+                if trainer.optimizer.steps > resumedAt { try state.save(trainer.optimizer) }
+                throw error
+            }
+            if (clock.now - saved).seconds > Self.savingInterval {
+                try state.save(trainer.optimizer)
+                saved = clock.now
+            }
+        }
+        return try Result(
+            before: before, after: Self.loss(trainer.network, text),
+            tensors: trainer.network.weights.ordered(part), tokens: tokens,
+            seconds: (clock.now - start).seconds)
+    }
+
+    /// Forgets what an interrupted training would go on with.
+    package func end() { state.remove() }
+
+    private static func loss(_ network: Network, _ text: TrainingText) throws -> Double? {
+        guard !text.heldBack.isEmpty else { return nil }
+        var (sum, count) = (0.0, 0)
+        for start in stride(from: 0, to: min(text.heldBack.count, 256), by: 16) {
+            try Cancellation.check()
+            let losses = try network.losses(TokenBatch(Array(text.heldBack[start...].prefix(16))))
+            sum += losses.reduce(0) { $0 + Double($1) }
+            count += losses.count
+        }
+        return count > 0 ? sum / Double(count) : nil
+    }
+}

@@ -1,0 +1,28 @@
+internal import BlyanJSON
+internal import CBlyanPlugin
+
+/// A plugin's configuration, which the host has compared with the schema already.
+public struct Settings: Sendable {
+    private let json: JSONValue
+
+    /// Reads what ``Plugin/init(host:config:)`` gets.
+    ///
+    /// - Throws: `BLYAN_E_CONFIG` if it is no JSON.
+    public init(_ config: String) throws(PluginError) {
+        do { json = try JSONValue(parsing: Array(config.utf8)) } catch {
+            throw PluginError(BLYAN_E_CONFIG, "the configuration is no JSON: \(error)")
+        }
+    }
+
+    /// An integer, or what stands for it if it is absent.
+    public func integer(_ key: String, default usual: Int64) -> Int64 { json[key]?.int ?? usual }
+
+    /// A truth value, or what stands for it if it is absent.
+    public func boolean(_ key: String, default usual: Bool) -> Bool {
+        guard case .bool(let value) = json[key] else { return usual }
+        return value
+    }
+
+    /// Text, or what stands for it if it is absent.
+    public func text(_ key: String, default usual: String) -> String { json[key]?.string ?? usual }
+}
