@@ -93,7 +93,12 @@ let package = Package(
             resources: [.embedInCode("../../Manifests/node.schema.json")],
             swiftSettings: strict),
         .target(
-            name: "BlyanServer", dependencies: ["BlyanJSON", "BlyanModel", "BlyanKernel"],
+            name: "BlyanLedger", dependencies: ["BlyanJSON", "BlyanKernel"],
+            exclude: ["LEDGER.md"],
+            swiftSettings: strict),
+        .target(
+            name: "BlyanServer",
+            dependencies: ["BlyanJSON", "BlyanLedger", "BlyanModel", "BlyanKernel"],
             swiftSettings: strict),
         plugin("PickleLegacy", in: "Formats"),
         plugin("TensorBlock", in: "Formats"),
@@ -106,7 +111,7 @@ let package = Package(
         .executableTarget(
             name: "blyan",
             dependencies: [
-                "BlyanJSON", "BlyanKernel", "BlyanModel", "BlyanServer",
+                "BlyanJSON", "BlyanKernel", "BlyanLedger", "BlyanModel", "BlyanServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             // Beside the binary: what "init" copies into a home.
@@ -115,8 +120,8 @@ let package = Package(
         .executableTarget(
             name: "blyan-bench",
             dependencies: [
-                "BlyanJSON", "BlyanKernel", "BlyanModel", "BlyanServer", "CBlyanMath",
-                "CBlyanPlugin",
+                "BlyanJSON", "BlyanKernel", "BlyanLedger", "BlyanModel", "BlyanServer",
+                "CBlyanMath", "CBlyanPlugin",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -130,12 +135,21 @@ let package = Package(
             name: "BlyanKernelTests",
             dependencies: ["BlyanJSON", "BlyanKernel", "BlyanYAML", "CrashChild"],
             swiftSettings: testing),
+        .executableTarget(
+            name: "LedgerCrashChild", dependencies: ["BlyanKernel", "BlyanLedger"],
+            path: "Tests/LedgerCrashChild", swiftSettings: testing),
+        .testTarget(
+            name: "BlyanLedgerTests",
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanLedger", "LedgerCrashChild"],
+            swiftSettings: testing),
         .testTarget(name: "ArchitectureTests", swiftSettings: testing),
         .testTarget(
             name: "PluginTests",
             dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
             swiftSettings: testing),
-        .testTarget(name: "CommandLineTests", swiftSettings: testing),
+        .testTarget(
+            name: "CommandLineTests",
+            dependencies: ["BlyanKernel", "BlyanLedger", "BlyanServer"], swiftSettings: testing),
         .testTarget(
             name: "BlyanModelTests",
             dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],

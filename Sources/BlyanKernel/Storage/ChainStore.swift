@@ -254,10 +254,7 @@ extension ChainStore {
         var pact: GenesisPact?
 
         func head(of chain: String) throws(KernelError) -> Block? { heads[chain] }
-        func document(_ block: Block) throws(KernelError) -> JSONValue {
-            let bytes = try store.document(block)
-            return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
-        }
+        func document(_ block: Block) throws(KernelError) -> JSONValue { try store.json(block) }
         func block(_ hash: Digest) throws(KernelError) -> Block? {
             if let block = batch[hash] ?? store.pending[hash] { return block }
             return try store.stored(hash)
@@ -503,6 +500,12 @@ extension ChainStore {
             path: payloads.path(of: hash), size: UInt64(header.payloadSize), root: root,
             layout: LeafLayout(header), mode: mode, label: "\(name) (block \(block.hash))",
             remembered: mode == .remember ? remembered : nil)
+    }
+
+    /// A block's payload as JSON, compared with its signed hash.
+    func json(_ block: Block) throws(KernelError) -> JSONValue {
+        let bytes = try document(block)
+        return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
     }
 
     /// A block's payload as bytes, verified; for documents, which are small.
