@@ -33,13 +33,15 @@ package final class LedgerState: AccountSource, Sendable {
 
     private static let version: UInt8 = 1
     private static let kinds = ["transfer", "reward", "clawback", "fee"]
+    /// Bytes of blocks that LevelDB keeps in memory as they are read: those of a million accounts and more.
+    private static let cache = 128 << 20
     private let store: IndexStore
     private let path: String
     private let damage = Mutex(false)
 
     package init(path: String) throws(KernelError) {
         self.path = path
-        do throws(KernelError) { store = try IndexStore(path: path) } catch {
+        do throws(KernelError) { store = try IndexStore(path: path, cache: Self.cache) } catch {
             throw Self.reworded(error)
         }
     }

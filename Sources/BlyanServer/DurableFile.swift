@@ -31,7 +31,13 @@ enum DurableFile {
         }
         close(descriptor)
         guard unsafe rename(temporary, file.path) == 0 else { throw error("rename", temporary) }
-        let folder = file.deletingLastPathComponent().path
+        try sync(folder: file.deletingLastPathComponent().path)
+    }
+
+    /// Makes the names in a folder durable.
+    ///
+    /// - Throws: ``KernelError`` with code `io`.
+    static func sync(folder: String) throws(KernelError) {
         let names = unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         defer { if names >= 0 { close(names) } }
         guard names >= 0, fsync(names) == 0 else { throw error("sync", folder) }
@@ -48,6 +54,9 @@ public struct KeyFile: Sendable {
 
     /// The file `HOME/key.passphrase`.
     public init(home: URL) { file = home.appendingPathComponent("key.passphrase") }
+
+    /// The file of another key.
+    init(_ file: URL) { self.file = file }
 
     /// Where the file lies.
     public var path: String { file.path }

@@ -1,4 +1,5 @@
 public import BlyanKernel
+public import BlyanLedger
 public import BlyanModel
 public import Foundation
 internal import Synchronization
@@ -14,6 +15,8 @@ public final class Node: @unchecked Sendable {
     public var plugins: PluginSet { lock.withLock { serving } }
     /// The chains.
     public let store: ChainStore
+    /// The accounts; where chain C is broken it says so when it is used.
+    public let ledger: Ledger
     /// How services speak to one another.
     public let messages = MessageRouter()
     /// What experts did in this process.
@@ -68,8 +71,11 @@ public final class Node: @unchecked Sendable {
         // Always there, as a later manifest may turn it on; no payload mapped in another mode asks it.
         remembered = RememberedFiles(
             path: home.appendingPathComponent("verified"), seconds: manifest.rememberSeconds)
-        store = try ChainStore(home: home, rebuild: rebuildIndex, remembered: remembered)
-        for repair in store.repairs { log("note: \(repair)") }
+        store = try ChainStore(
+            home: home, specs: ChainSpec.all, rebuild: rebuildIndex, remembered: remembered)
+        ledger = Ledger(store: store, home: home)
+        for repair in store.repairs + ledger.repairs { log("note: \(repair)") }
+        if let fault = ledger.fault { log("note: there are no balances: \(fault)") }
         let host = unsafe PluginHost(services: Kernels.services) { level, plugin, message in
             if level > 0 { log("\(plugin): \(message)") }
         }
@@ -205,7 +211,10 @@ public final class Node: @unchecked Sendable {
     }
 
     /// Gives the home back: waits for nothing, keeps what is durable.
-    public func close() { store.close() }
+    public func close() {
+        ledger.close()
+        store.close()
+    }
 }
 
 extension NodeManifest {

@@ -35,11 +35,11 @@ internal import Foundation
             hint: code == .io ? nil : "run `blyan chain reindex`: it rebuilds the index")
     }
 
-    package init(path: String) throws(KernelError) {
+    package init(path: String, cache size: Int = 32 << 20) throws(KernelError) {
         unsafe options = leveldb_options_create()
         unsafe reading = leveldb_readoptions_create()
         unsafe writing = leveldb_writeoptions_create()
-        unsafe cache = leveldb_cache_create_lru(32 << 20)
+        unsafe cache = leveldb_cache_create_lru(size)
         unsafe filter = leveldb_filterpolicy_create_bloom(10)
         unsafe leveldb_options_set_create_if_missing(options, 1)
         // Otherwise records of LevelDB's own log that are damaged are dropped without a word.
