@@ -183,6 +183,12 @@ package struct Books {
     }
 
     private func checked(_ reward: Reward, at position: Int64) throws(KernelError) -> AccountState {
+        guard reward.amount > 0, (0...LedgerDocument.vestingLimit).contains(reward.vesting) else {
+            throw KernelError(
+                .rule,
+                "a reward of \(reward.amount) micro-BLY over \(reward.vesting) blocks: expected above 0, and 0 to \(LedgerDocument.vestingLimit)"
+            )
+        }
         var state = try state(of: reward.to)
         guard reward.vesting > 0 else { return state }
         state.grants.removeAll { $0.unvested(in: index) == 0 }

@@ -22,7 +22,9 @@ public final class Ledger: @unchecked Sendable {
     let store: ChainStore
     let path: String
     /// Held from before a block of chain C is made until its balances are written: nobody else appends to C meanwhile.
-    let writing = NSLock()
+    ///
+    /// Recursive, since who gives the other blocks of a record may look up balances, which may have to be mended.
+    let writing = NSRecursiveLock()
     /// Held while `state`, `head` or `failure` change, and while balances are read; taken after `writing`, if both are.
     private let lock = NSLock()
     private var state: LedgerState?

@@ -102,11 +102,15 @@ package final class LedgerState: AccountSource, Sendable {
         guard let total = reader.number(), let nonce = reader.number(), total >= 0, nonce >= 0
         else { throw damaged("an account that is cut") }
         (state.total, state.nonce) = (total, nonce)
+        var sum: Int64 = 0
         while !reader.isAtEnd {
             guard let block = reader.number(), let transaction = reader.number(),
                 let amount = reader.number(), let vesting = reader.number(), vesting > 0,
-                amount > 0, block >= 0
+                amount > 0, block >= 0,
+                case let (next, overflow) = sum.addingReportingOverflow(amount),
+                !overflow
             else { throw damaged("a grant that cannot be") }
+            sum = next
             state.grants.append(
                 Grant(block: block, transaction: transaction, amount: amount, vesting: vesting))
         }

@@ -59,9 +59,21 @@ final class Bank {
         try SigningKey([UInt8](repeating: byte, count: 32))
     }
 
+    private var isOpen = true
+
     func close() {
+        // Twice would close a descriptor that somebody else has by then.
+        guard isOpen else { return }
+        isOpen = false
         ledger.close()
         store.close()
+    }
+
+    /// Opens the home after ``close()``.
+    func open() throws {
+        store = try ChainStore(home: home, specs: [.a, .b, .c])
+        ledger = Ledger(store: store, home: home)
+        isOpen = true
     }
 
     /// Closes and opens the home again.
@@ -70,8 +82,7 @@ final class Bank {
         if deleting {
             try FileManager.default.removeItem(at: home.appendingPathComponent("ledger"))
         }
-        store = try ChainStore(home: home, specs: [.a, .b, .c])
-        ledger = Ledger(store: store, home: home)
+        try open()
     }
 
     func account(_ i: Int) -> Account { Account(keys[i]) }

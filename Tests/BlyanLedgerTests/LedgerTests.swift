@@ -56,6 +56,23 @@ import Testing
                 transfer.signature, over: statement.digest, publicKey: bank.keys[0].publicKey))
     }
 
+    /// The example of LEDGER.md, for whoever writes a reader of their own.
+    @Test func thePagesExampleIsRight() throws {
+        let genesis = try #require(Digest([UInt8](repeating: 0x11, count: 32)))
+        let transfer = try Transfer(
+            signedBy: Bank.key(1), to: Account(Bank.key(2)), amount: 300, fee: 7, nonce: 0,
+            genesis: genesis)
+        let document = LedgerDocument(
+            transactions: [
+                .transfer(transfer), .fee(Fee(to: Account(try Bank.key(3)), amount: 7)),
+            ], supply: 1_000)
+        let page = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("../../Sources/BlyanLedger/LEDGER.md").standardized
+        let text = try String(contentsOf: page, encoding: .utf8).replacing("\n    ", with: "")
+        #expect(text.contains("\(transfer.digest(genesis: genesis))"))
+        #expect(text.contains(String(decoding: document.bytes, as: UTF8.self)))
+    }
+
     @Test func whatTheWriterWritesTheReaderReads() throws {
         let bank = try Bank()
         let reason = Reason(blocks: [], verdict: bank.genesis, policy: bank.policy)

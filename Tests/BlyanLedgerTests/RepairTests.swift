@@ -51,8 +51,7 @@ import Testing
         var bytes = try Data(contentsOf: url)
         bytes[bytes.count / 2] ^= 0x55
         try bytes.write(to: url)
-        bank.store = try ChainStore(home: bank.home, specs: [.a, .b, .c])
-        bank.ledger = Ledger(store: bank.store, home: bank.home)
+        try bank.open()
         #expect(bank.ledger.fault == nil)
         #expect(try bank.ledger.dump() == expected)
         #expect(bank.ledger.repairs.count == 1)
@@ -76,8 +75,7 @@ import Testing
                 let stranger = try LedgerState(path: mine.path)
                 try stranger.write([:], [], mark: .init(genesis: .zero, count: 1, hash: .zero))
             }
-            bank.store = try ChainStore(home: bank.home, specs: [.a, .b, .c])
-            bank.ledger = Ledger(store: bank.store, home: bank.home)
+            try bank.open()
             #expect(bank.ledger.fault == nil)
             #expect(bank.ledger.repairs.count == 1)
             #expect(try bank.ledger.dump() == expected)
@@ -96,8 +94,7 @@ import Testing
             rich.total = 1_000_000
             try state.write([bank.account(2): rich], [], mark: mark)
         }
-        bank.store = try ChainStore(home: bank.home, specs: [.a, .b, .c])
-        bank.ledger = Ledger(store: bank.store, home: bank.home)
+        try bank.open()
         let failures = bank.ledger.verify().failures
         try #require(failures.count == 1)
         #expect(failures[0].reason.contains("\(bank.account(2)) has 1000000 micro-BLY"))
@@ -141,8 +138,7 @@ import Testing
         try FileManager.default.removeItem(at: bank.home.appendingPathComponent("ledger"))
         let old = try ChainStore(home: bank.home)
         old.close()
-        bank.store = try ChainStore(home: bank.home, specs: [.a, .b, .c])
-        bank.ledger = Ledger(store: bank.store, home: bank.home)
+        try bank.open()
         #expect(bank.ledger.fault == nil)
         #expect(bank.ledger.verify().failures.isEmpty)
         try bank.append(bank.reward(0, 1))
@@ -181,8 +177,7 @@ import Testing
                 acknowledged.insert(String(line.dropFirst(5)))
             }
             guard round % 10 == 9 else { continue }
-            bank.store = try ChainStore(home: bank.home, specs: [.a, .b, .c])
-            bank.ledger = Ledger(store: bank.store, home: bank.home)
+            try bank.open()
             #expect(bank.ledger.fault == nil)
             let blocks = Set(try bank.store.blocks(.chain("C", from: 0)).map(\.hash.description))
             #expect(acknowledged.isSubset(of: blocks))

@@ -8,8 +8,8 @@ struct Wallet: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Make wallets, look up balances and histories, send BLY.",
         discussion: """
-            A wallet is a key; its account is the public key. The wallet "node" is the node's own key, which rewards \
-            and fees of this home go to. Amounts are in BLY with at most 6 decimals, such as 1.25; with --json they \
+            A wallet is a key; its account is the public key. The wallet "node" is the node's own key, which the \
+            fees of this home's blocks go to. Amounts are in BLY with at most 6 decimals, such as 1.25; with --json they \
             are whole micro-BLY, a millionth of a BLY, as the chain has them.
             """,
         subcommands: [
