@@ -32,8 +32,23 @@ public struct Account: Hashable, Comparable, Sendable, CustomStringConvertible {
     /// The 33 bytes.
     package var bytes: [UInt8] { [parity] + x.bytes }
 
+    private static let digits = Array("0123456789abcdef".utf8)
+
+    /// Appends bytes as lower-case hex digits, in the loops that a block's thousands of transfers go through.
+    static func appendHex(_ bytes: [UInt8], to out: inout [UInt8]) {
+        for byte in bytes {
+            out.append(digits[Int(byte >> 4)])
+            out.append(digits[Int(byte & 15)])
+        }
+    }
+
     /// 66 lower-case hex digits.
-    public var description: String { Hex.encode(bytes) }
+    public var description: String {
+        var out: [UInt8] = []
+        out.reserveCapacity(66)
+        Self.appendHex(bytes, to: &out)
+        return String(decoding: out, as: UTF8.self)
+    }
 
     /// Whether the key is a point of the curve, so that somebody can sign with it.
     public var isKey: Bool { Signature.isKey(description) }

@@ -64,19 +64,26 @@ public struct Transfer: Sendable, Equatable {
 
     /// The statement's body in canonical form; keys stand in canonical order here.
     private func write(to out: inout [UInt8], whole: Bool) {
-        func field(_ name: StaticString, _ value: String) {
+        func field(_ name: StaticString) {
             unsafe out.append(
                 contentsOf: UnsafeBufferPointer(
                     start: name.utf8Start, count: name.utf8CodeUnitCount))
-            out.append(contentsOf: value.utf8)
         }
-        field("{\"amount\":\"", String(amount))
-        field("\",\"fee\":\"", String(fee))
-        field("\",\"from\":\"", from.description)
-        if whole { field("\",\"kind\":\"", "transfer") }
-        field("\",\"nonce\":\"", String(nonce))
-        if whole { field("\",\"signature\":\"", Hex.encode(signature)) }
-        field("\",\"to\":\"", to.description)
+        func number(_ name: StaticString, _ value: Int64) {
+            field(name)
+            out.append(contentsOf: String(value).utf8)
+        }
+        func hex(_ name: StaticString, _ bytes: [UInt8]) {
+            field(name)
+            Account.appendHex(bytes, to: &out)
+        }
+        number("{\"amount\":\"", amount)
+        number("\",\"fee\":\"", fee)
+        hex("\",\"from\":\"", from.bytes)
+        if whole { field("\",\"kind\":\"transfer") }
+        number("\",\"nonce\":\"", nonce)
+        if whole { hex("\",\"signature\":\"", signature) }
+        hex("\",\"to\":\"", to.bytes)
         out.append(contentsOf: [UInt8(ascii: "\""), UInt8(ascii: "}")])
     }
 
