@@ -100,8 +100,14 @@ let package = Package(
             dependencies: ["BlyanJSON", "BlyanKernel", "BlyanModel", "CBlyanMath", "CBlyanPlugin"],
             swiftSettings: strict),
         .target(
+            name: "BlyanLedger", dependencies: ["BlyanJSON", "BlyanKernel"],
+            exclude: ["LEDGER.md"],
+            swiftSettings: strict),
+        .target(
             name: "BlyanServer",
-            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanModel"],
+            dependencies: [
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel",
+            ],
             swiftSettings: strict),
         plugin("PickleLegacy", in: "Formats"),
         plugin("TensorBlock", in: "Formats"),
@@ -116,7 +122,8 @@ let package = Package(
         .executableTarget(
             name: "blyan",
             dependencies: [
-                "BlyanJSON", "BlyanKernel", "BlyanModel", "BlyanServer",
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel",
+                "BlyanServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             // Beside the binary: what "init" copies into a home.
@@ -125,8 +132,8 @@ let package = Package(
         .executableTarget(
             name: "blyan-bench",
             dependencies: [
-                "BlyanJSON", "BlyanKernel", "BlyanModel", "BlyanServer", "CBlyanMath",
-                "CBlyanPlugin",
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel",
+                "BlyanServer", "CBlyanMath", "CBlyanPlugin",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -140,12 +147,21 @@ let package = Package(
             name: "BlyanKernelTests",
             dependencies: ["BlyanJSON", "BlyanKernel", "BlyanYAML", "CrashChild"],
             swiftSettings: testing),
+        .executableTarget(
+            name: "LedgerCrashChild", dependencies: ["BlyanKernel", "BlyanLedger"],
+            path: "Tests/LedgerCrashChild", swiftSettings: testing),
+        .testTarget(
+            name: "BlyanLedgerTests",
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanLedger", "LedgerCrashChild"],
+            swiftSettings: testing),
         .testTarget(name: "ArchitectureTests", swiftSettings: testing),
         .testTarget(
             name: "PluginTests",
             dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
             swiftSettings: testing),
-        .testTarget(name: "CommandLineTests", swiftSettings: testing),
+        .testTarget(
+            name: "CommandLineTests",
+            dependencies: ["BlyanKernel", "BlyanLedger", "BlyanServer"], swiftSettings: testing),
         .testTarget(
             name: "BlyanLearningTests",
             dependencies: [

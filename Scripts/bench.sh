@@ -10,7 +10,7 @@ out=$PWD/bench-results
 mkdir -p "$out"
 home=$(mktemp -d)/home
 trap 'rm -rf "$(dirname "$home")"' EXIT
-for name in math gemm chain append load; do
+for name in math gemm chain append load ledger; do
     echo "measuring $name" >&2
     "$bin/blyan-bench" "$name" | tee "$out/$name.json"
 done

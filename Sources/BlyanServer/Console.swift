@@ -8,8 +8,13 @@ public final class Console: @unchecked Sendable {
     public enum Stream: String, Codable, Sendable { case output, error }
 
     private let write: @Sendable (Stream, [UInt8]) throws -> Void
-    /// Asks a client for the key's passphrase; nil where the command's own process has it.
-    public let passphrase: (@Sendable () throws -> [UInt8])?
+    /// Asks a client for a key's passphrase; nil where the command's own process has it.
+    public let passphrase: (@Sendable (KeyRequest) throws -> [UInt8])?
+    /// Asks a client for the passphrase of the node's key; nil where the command's own process has it.
+    public var nodePassphrase: (@Sendable () throws -> [UInt8])? {
+        guard let passphrase else { return nil }
+        return { try passphrase(.node) }
+    }
     /// Whether the standard error that a person sees is a terminal: progress bars are drawn only there.
     public let isTerminal: Bool
     /// The folder that relative paths start from.
@@ -24,12 +29,12 @@ public final class Console: @unchecked Sendable {
     /// Makes a console.
     ///
     /// - Parameters:
-    ///   - passphrase: asks a client for the key's passphrase.
+    ///   - passphrase: asks a client for a key's passphrase.
     ///   - reader: asks a client for a text; nil where the command's own process reads it.
     ///   - write: called from any thread; throws when nobody listens any more.
     public init(
         isTerminal: Bool, directory: URL, tilde: String,
-        passphrase: (@Sendable () throws -> [UInt8])? = nil,
+        passphrase: (@Sendable (KeyRequest) throws -> [UInt8])? = nil,
         reader: (@Sendable (String) throws -> [UInt8])? = nil,
         write: @escaping @Sendable (Stream, [UInt8]) throws -> Void
     ) {

@@ -21,9 +21,11 @@ public enum HomeSetup {
 
     /// What lies in a home; a folder that holds anything else is none.
     private static let contents: Set<String> = [
-        "control.sock", "index", "key.json", "key.passphrase", "key.passphrase.new", "lock", "log",
-        "lost+found", "node.schema.json", "node.schema.json.new", "node.yaml.new", "payloads",
-        "plugin.schema.json", "plugin.schema.json.new", "plugins", "scrub", "verified",
+        "candidates", "control.sock", "index", "key.json", "key.passphrase", "key.passphrase.new",
+        "ledger",
+        "lock", "log", "lost+found", "node.schema.json", "node.schema.json.new", "node.yaml.new",
+        "payloads",
+        "plugin.schema.json", "plugin.schema.json.new", "plugins", "scrub", "verified", "wallets",
     ]
 
     /// Whether a home can be made in `home`: it is absent, empty, or holds what an interrupted ``run`` left.
@@ -155,7 +157,7 @@ public enum HomeSetup {
     private static func writeGenesis(home: URL, name: String, key: SigningKey, now: Int64)
         throws(KernelError) -> Digest
     {
-        let store = try ChainStore(home: home)
+        let store = try ChainStore(home: home, specs: ChainSpec.all)
         defer { store.close() }
         if let genesis = store.genesis { return genesis }
         let pact = GenesisPact(

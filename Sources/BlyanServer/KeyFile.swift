@@ -9,6 +9,9 @@ public struct KeyFile: Sendable {
     /// The file `HOME/key.passphrase`.
     public init(home: URL) { file = home.appendingPathComponent("key.passphrase") }
 
+    /// The file of another key.
+    init(_ file: URL) { self.file = file }
+
     /// Where the file lies.
     public var path: String { file.path }
 

@@ -1,4 +1,6 @@
 public import BlyanKernel
+package import BlyanLearning
+public import BlyanLedger
 public import BlyanModel
 public import Foundation
 internal import Synchronization
@@ -14,6 +16,8 @@ public final class Node: @unchecked Sendable {
     public var plugins: PluginSet { lock.withLock { serving } }
     /// The chains.
     public let store: ChainStore
+    /// The accounts; where chain C is broken it says so when it is used.
+    public let ledger: Ledger
     /// How services speak to one another.
     public let messages = MessageRouter()
     /// What experts did in this process.
@@ -32,6 +36,10 @@ public final class Node: @unchecked Sendable {
     private let loadLock = NSLock()
     private let reloadLock = NSLock()
     private var key: SigningKey?
+    private let candidates: CandidateStore
+    private var knownJudge: Judge?
+
+    private static func now() -> Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
 
     private struct Serving {
         let generation: Int
@@ -68,9 +76,17 @@ public final class Node: @unchecked Sendable {
         // Always there, as a later manifest may turn it on; no payload mapped in another mode asks it.
         remembered = RememberedFiles(
             path: home.appendingPathComponent("verified"), seconds: manifest.rememberSeconds)
-        store = try ChainStore(home: home, rebuild: rebuildIndex, remembered: remembered)
-        for repair in store.repairs { log("note: \(repair)") }
-        let host = unsafe PluginHost(services: Kernels.services) { level, plugin, message in
+        // What waits for its verdict is read first: no block names its payloads yet.
+        let candidates = try CandidateStore(home: home, now: Self.now())
+        self.candidates = candidates
+        store = try ChainStore(
+            home: home, specs: ChainSpec.all, rebuild: rebuildIndex, remembered: remembered,
+            keeping: { candidates.keeps($0) })
+        ledger = Ledger(store: store, home: home)
+        for repair in store.repairs + ledger.repairs { log("note: \(repair)") }
+        if let fault = ledger.fault { log("note: there are no balances: \(fault)") }
+        let services = unsafe Kernels.services.merging(GateServices.tables) { own, _ in unsafe own }
+        let host = unsafe PluginHost(services: services) { level, plugin, message in
             if level > 0 { log("\(plugin): \(message)") }
         }
         manifestPath = manifest.path
@@ -170,7 +186,13 @@ public final class Node: @unchecked Sendable {
     ///
     /// - Throws: ``ModelError`` if there is no such model or it is incomplete; ``KernelError``.
     public func model(_ name: String?) throws -> LoadedModel {
-        let found = try catalog.model(named: name)
+        try model(catalog.model(named: name), keeps: true)
+    }
+
+    /// A version of a model.
+    ///
+    /// - Parameter keeps: it serves whoever asks next; an older version serves its caller alone.
+    private func model(_ found: CatalogModel, keeps: Bool) throws -> LoadedModel {
         loadLock.lock()
         defer { loadLock.unlock() }
         let plugins = plugins
@@ -197,15 +219,40 @@ public final class Node: @unchecked Sendable {
             onUse: { messages.publish($0, to: .expertsUsed) })
         lock.withLock {
             // A reload in between has dropped what was there: this one then serves its request alone.
-            guard serving.generation == plugins.generation else { return }
+            guard keeps, serving.generation == plugins.generation else { return }
             loaded[found.meta.hash] = Serving(
                 generation: plugins.generation, version: version, model: model)
         }
         return model
     }
 
+    /// Who judges candidates in this home, made when it is first needed.
+    ///
+    /// - Parameter passphrase: asked if the key that signs verdicts is locked; nil = what the node was made with.
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    package func judge(passphrase: (@Sendable () throws -> [UInt8])? = nil) throws -> Judge {
+        if let passphrase { _ = try signingKey(passphrase: passphrase) }
+        return try keyLock.withLock {
+            if let knownJudge { return knownJudge }
+            let messages = messages
+            let made = try Judge(
+                Judge.Host(
+                    store: store, key: { [unowned self] in try signingKey() },
+                    plugins: { [unowned self] in plugins },
+                    model: { [unowned self] in try model($0, keeps: false) }, threads: threads,
+                    clock: { Self.now() },
+                    onStored: { messages.publish(BlockStored($0), to: .blockStored) }),
+                candidates: candidates)
+            knownJudge = made
+            return made
+        }
+    }
+
     /// Gives the home back: waits for nothing, keeps what is durable.
-    public func close() { store.close() }
+    public func close() {
+        ledger.close()
+        store.close()
+    }
 }
 
 extension NodeManifest {

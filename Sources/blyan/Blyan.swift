@@ -19,7 +19,7 @@ struct Blyan: ParsableCommand {
         subcommands: [
             Init.self, Import.self, Chat.self, Eval.self, Tokenize.self, ModelCommand.self,
             Expert.self, Chain.self,
-            BlockCommand.self, Plugin.self, Run.self, Status.self,
+            BlockCommand.self, Wallet.self, Plugin.self, Run.self, Status.self,
         ])
 
     static let version = "0.1.0 (plugin ABI 1.0, chain format 1)"
@@ -79,6 +79,8 @@ protocol NodeCommand: ParsableCommand {
     var mustHold: Bool { get }
     /// Whether opening the home builds its index again.
     var rebuildsIndex: Bool { get }
+    /// The file with the passphrase of the wallet that the command opens or makes.
+    var walletPassphraseFile: String? { get }
     func run(_ node: Node, _ console: Console) throws
     /// What is left to do in a home that does not open: most commands throw the reason.
     func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws
@@ -87,6 +89,7 @@ protocol NodeCommand: ParsableCommand {
 extension NodeCommand {
     var mustHold: Bool { false }
     var rebuildsIndex: Bool { false }
+    var walletPassphraseFile: String? { nil }
     func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws { throw reason }
 }
 
@@ -160,7 +163,9 @@ struct Dispatch {
             }
             if let node { return try serve(command, node) }
             let status = try ControlSocket.forward(arguments, home: home, console: console) {
-                try Passphrase(command.home, console: console).unlocking(home)
+                try Passphrase(
+                    command.home, walletFile: command.walletPassphraseFile, console: console
+                ).answering($0, home)
             }
             if let status { return status }
             usleep(100_000)

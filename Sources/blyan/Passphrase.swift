@@ -9,16 +9,22 @@ nonisolated(unsafe) private var visible = termios()
 /// Where the key's passphrase comes from: a file, the environment, a prompt, or a key file beside the keystore.
 struct Passphrase {
     private let options: HomeOptions
+    private let walletFile: String?
     private let console: Console
 
-    init(_ options: HomeOptions, console: Console) {
+    init(_ options: HomeOptions, walletFile: String? = nil, console: Console) {
         self.options = options
+        self.walletFile = walletFile
         self.console = console
     }
 
     /// What was given for this call, or nil.
     private func given() throws(KernelError) -> [UInt8]? {
-        if let file = options.passphraseFile {
+        try given(options.passphraseFile, "BLYAN_PASSPHRASE")
+    }
+
+    private func given(_ file: String?, _ variable: String) throws(KernelError) -> [UInt8]? {
+        if let file {
             guard let data = FileManager.default.contents(atPath: console.url(file).path),
                 data.count < 65_536
             else {
@@ -30,7 +36,7 @@ struct Passphrase {
             }
             return Array(line)
         }
-        if let text = ProcessInfo.processInfo.environment["BLYAN_PASSPHRASE"], !text.isEmpty {
+        if let text = ProcessInfo.processInfo.environment[variable], !text.isEmpty {
             return Array(text.utf8)
         }
         return nil
@@ -42,8 +48,13 @@ struct Passphrase {
     /// The passphrase for a new key: given, or asked twice at a terminal, or nil for a random one in a file.
     func creating() throws(KernelError) -> [UInt8]? {
         if let given = try given() { return given }
+        return try choosing("the new key")
+    }
+
+    /// Asks a person twice for the passphrase of a new key, where there is one to ask.
+    private func choosing(_ what: String) throws(KernelError) -> [UInt8]? {
         if isatty(0) == 1, isatty(2) == 1 {
-            let first = try ask("passphrase for the new key (empty: a random one in a file): ")
+            let first = try ask("passphrase for \(what) (empty: a random one in a file): ")
             if !first.isEmpty {
                 guard try ask("again: ") == first else {
                     throw KernelError(.key, "the two passphrases differ")
@@ -53,6 +64,28 @@ struct Passphrase {
         }
         return nil
     }
+
+    /// The passphrase that the process that works asks for.
+    func answering(_ request: KeyRequest, _ home: URL) throws(KernelError) -> [UInt8] {
+        switch request {
+        case .node: return try unlocking(home)
+        case .newWallet(let name):
+            if let given = try given(walletFile, Self.walletVariable) { return given }
+            guard let chosen = try choosing("the new wallet \(name)") else { return [] }
+            return chosen
+        case .wallet(let name):
+            if let given = try given(walletFile, Self.walletVariable) { return given }
+            if let kept = Wallets(home: home).keyFile(of: name).passphrase { return kept }
+            guard isatty(0) == 1, isatty(2) == 1 else {
+                throw KernelError(
+                    .key, "the wallet \(name) of \(home.path) needs a passphrase",
+                    hint: "give --wallet-passphrase-file FILE or set \(Self.walletVariable)")
+            }
+            return try ask("passphrase of the wallet \(name): ")
+        }
+    }
+
+    private static let walletVariable = "BLYAN_WALLET_PASSPHRASE"
 
     /// The passphrase of the key that is there.
     func unlocking(_ home: URL) throws(KernelError) -> [UInt8] {

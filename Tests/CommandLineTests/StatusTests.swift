@@ -33,7 +33,7 @@ import Testing
         let home = try Home(.imported)
         let alone = try status(home)
         #expect(alone.holder == nil && alone.models.isEmpty)
-        #expect(alone.blocks == ["A": 3, "B": 14])
+        #expect(alone.blocks == ["A": 3, "B": 14, "C": 0])
         let holder = try Holder(home)
         _ = try home.evaluate(Checkpoints.expected(Checkpoints.routed))
         let held = try status(home)

@@ -31,11 +31,28 @@ public struct ChainSpec: Sendable {
         self.rules = rules
     }
 
+    /// Who signs is a validator of the Genesis Pact, or it is the first block.
+    public static let signerIsValidator: Rule = { (block, view) throws(KernelError) in
+        guard block.header.blockType != "genesis" else { return }
+        guard let pact = view.pact else {
+            throw KernelError(
+                .integrity,
+                "the Genesis Pact cannot be read, so that the signer of block \(block.hash) cannot be checked"
+            )
+        }
+        guard pact.validators.contains(block.header.miner) else {
+            throw KernelError(
+                .rule,
+                "block \(block.hash) on chain \(block.header.chainID) is signed by \(block.header.miner), which is no validator of the Genesis Pact"
+            )
+        }
+    }
+
     /// Chain A: the pact, models, policies, versions.
     public static let a = ChainSpec(
         id: "A", shape: .linear,
         blockTypes: ["genesis", "meta", "policy", "version", "verdict", "migration"],
-        rules: [Rules.genesisComesFirst, Rules.signerIsValidator, Rules.versionNamesItsParts])
+        rules: [Rules.genesisComesFirst, signerIsValidator, Rules.versionNamesItsParts])
 
     /// Chain B: parameters, one expert or shared part a block.
     public static let b = ChainSpec(
@@ -180,22 +197,6 @@ private enum Rules {
             found.append(hash)
         }
         return found
-    }
-
-    static let signerIsValidator: ChainSpec.Rule = { (block, view) throws(KernelError) in
-        guard block.header.blockType != "genesis" else { return }
-        guard let pact = view.pact else {
-            throw KernelError(
-                .integrity,
-                "the Genesis Pact cannot be read, so that the signer of block \(block.hash) cannot be checked"
-            )
-        }
-        guard pact.validators.contains(block.header.miner) else {
-            throw KernelError(
-                .rule,
-                "block \(block.hash) on chain A is signed by \(block.header.miner), which is no validator of the Genesis Pact"
-            )
-        }
     }
 
     static let versionNamesItsParts: ChainSpec.Rule = { (block, view) throws(KernelError) in

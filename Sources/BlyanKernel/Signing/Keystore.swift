@@ -2,7 +2,7 @@ internal import BlyanJSON
 internal import COpenSSL
 public import Foundation
 
-/// The node's signing key in a file: encrypted by a passphrase, mode 0600.
+/// A signing key in a file: encrypted by a passphrase, mode 0600.
 ///
 /// scrypt (RFC 7914) with N = 2^17, r = 8, p = 1 (128 MiB) makes the key for AES-256-GCM, which covers the public key
 /// as associated data. The file is JSON and never holds the private key in the clear.
@@ -13,6 +13,9 @@ public struct Keystore: Sendable {
 
     /// The keystore `HOME/key.json`.
     public init(home: URL) { path = home.appendingPathComponent("key.json").path }
+
+    /// A keystore of another key, at a path.
+    public init(_ path: String) { self.path = path }
 
     /// Whether the file is there.
     public var exists: Bool { unsafe access(path, F_OK) == 0 }

@@ -100,6 +100,9 @@ public enum Signature {
             && secp256k1_ecdsa_verify(context, &parsed, digest.bytes, &key) == 1
     }
 
+    /// Whether text is the compressed public key of a point of the curve, in hex.
+    public static func isKey(_ hex: String) -> Bool { key(hex) != nil }
+
     // Chains have few signers, and parsing a compressed key takes a square root: a sixth of a verification.
     private static let keys = Mutex<[String: secp256k1_pubkey]>([:])
     private static let keyLimit = 4096

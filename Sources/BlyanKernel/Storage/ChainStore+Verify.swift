@@ -209,10 +209,7 @@ extension ChainStore {
             pact = try? GenesisPact(of: block, in: self)
         }
 
-        func document(_ block: Block) throws(KernelError) -> JSONValue {
-            let bytes = try store.document(block)
-            return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
-        }
+        func document(_ block: Block) throws(KernelError) -> JSONValue { try store.json(block) }
         func head(of chain: String) throws(KernelError) -> Block? { heads[chain] }
         func block(_ hash: Digest) throws(KernelError) -> Block? {
             if let block = recent[hash] { return block }

@@ -38,10 +38,11 @@ public final class ChainStore: @unchecked Sendable {
     /// - Parameters:
     ///   - rebuild: build the index from the log, and put it in the old one's place if that succeeds.
     ///   - remembered: checks of payload files that mode `remember` relies on; without it the mode is as `touch`.
+    ///   - keeps: payloads that stay although no block names them yet.
     /// - Throws: ``KernelError`` with code `integrity` for damage that is no torn tail, `io`.
     public init(
         home: URL, specs: [ChainSpec] = [.a, .b], disk: Disk = .real, rebuild: Bool = false,
-        remembered: (any CheckMemory)? = nil
+        remembered: (any CheckMemory)? = nil, keeping keeps: (Digest) -> Bool = { _ in false }
     ) throws(KernelError) {
         self.specs = Dictionary(uniqueKeysWithValues: specs.map { ($0.id, $0) })
         self.remembered = remembered
@@ -85,7 +86,7 @@ public final class ChainStore: @unchecked Sendable {
         // What was cut off may have named payloads, and may have been damaged and not torn.
         let known = index, keepsAll = log.hasCuts || log.end == 0
         let removed = payloads.removeOrphans {
-            keepsAll || (try? known.knows(payload: $0)) ?? true
+            keepsAll || keeps($0) || (try? known.knows(payload: $0)) ?? true
         }
         if removed > 0 { notes.append("\(removed) files that no block names were removed") }
         repairs = notes
@@ -254,10 +255,7 @@ extension ChainStore {
         var pact: GenesisPact?
 
         func head(of chain: String) throws(KernelError) -> Block? { heads[chain] }
-        func document(_ block: Block) throws(KernelError) -> JSONValue {
-            let bytes = try store.document(block)
-            return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
-        }
+        func document(_ block: Block) throws(KernelError) -> JSONValue { try store.json(block) }
         func block(_ hash: Digest) throws(KernelError) -> Block? {
             if let block = batch[hash] ?? store.pending[hash] { return block }
             return try store.stored(hash)
@@ -503,6 +501,12 @@ extension ChainStore {
             path: payloads.path(of: hash), size: UInt64(header.payloadSize), root: root,
             layout: LeafLayout(header), mode: mode, label: "\(name) (block \(block.hash))",
             remembered: mode == .remember ? remembered : nil)
+    }
+
+    /// A block's payload as JSON, compared with its signed hash.
+    func json(_ block: Block) throws(KernelError) -> JSONValue {
+        let bytes = try document(block)
+        return try KernelError.parsing { () throws(JSONError) in try JSONValue(parsing: bytes) }
     }
 
     /// A block's payload as bytes, verified; for documents, which are small.

@@ -35,11 +35,11 @@ internal import Foundation
             hint: code == .io ? nil : "run `blyan chain reindex`: it rebuilds the index")
     }
 
-    init(path: String) throws(KernelError) {
+    package init(path: String, cache size: Int = 32 << 20) throws(KernelError) {
         unsafe options = leveldb_options_create()
         unsafe reading = leveldb_readoptions_create()
         unsafe writing = leveldb_writeoptions_create()
-        unsafe cache = leveldb_cache_create_lru(32 << 20)
+        unsafe cache = leveldb_cache_create_lru(size)
         unsafe filter = leveldb_filterpolicy_create_bloom(10)
         unsafe leveldb_options_set_create_if_missing(options, 1)
         // Otherwise records of LevelDB's own log that are damaged are dropped without a word.
@@ -77,7 +77,7 @@ internal import Foundation
         throw Self.failure("the index failed", unsafe Self.take(message))
     }
 
-    func get(_ key: [UInt8]) throws(KernelError) -> [UInt8]? {
+    package func get(_ key: [UInt8]) throws(KernelError) -> [UInt8]? {
         var length = 0
         var message: UnsafeMutablePointer<CChar>?
         let value = unsafe key.withUnsafeBufferPointer { key in
@@ -92,7 +92,7 @@ internal import Foundation
     }
 
     /// Writes all or nothing; not synced, since the log has it.
-    func put(_ pairs: [(key: [UInt8], value: [UInt8])]) throws(KernelError) {
+    package func put(_ pairs: [(key: [UInt8], value: [UInt8])]) throws(KernelError) {
         let batch = unsafe leveldb_writebatch_create()
         defer { unsafe leveldb_writebatch_destroy(batch) }
         for (key, value) in pairs {
@@ -117,7 +117,7 @@ internal import Foundation
     }
 
     /// Calls `body` for keys in [from, to) in order, or in falling order, until it answers false.
-    func scan(
+    package func scan(
         from: [UInt8], to: [UInt8], reverse: Bool = false,
         _ body: (_ key: [UInt8], _ value: [UInt8]) throws(KernelError) -> Bool
     ) throws(KernelError) {

@@ -31,7 +31,13 @@ package enum DurableFile {
         }
         close(descriptor)
         guard unsafe rename(temporary, file.path) == 0 else { throw error("rename", temporary) }
-        let folder = file.deletingLastPathComponent().path
+        try sync(folder: file.deletingLastPathComponent().path)
+    }
+
+    /// Makes the names in a folder durable.
+    ///
+    /// - Throws: ``KernelError`` with code `io`.
+    package static func sync(folder: String) throws(KernelError) {
         let names = unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         defer { if names >= 0 { close(names) } }
         guard names >= 0, fsync(names) == 0 else { throw error("sync", folder) }

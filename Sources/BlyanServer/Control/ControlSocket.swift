@@ -122,8 +122,8 @@ public final class ControlSocket: @unchecked Sendable {
             isTerminal: request.isTerminal,
             directory: URL(fileURLWithPath: request.directory, isDirectory: true),
             tilde: request.tilde,
-            passphrase: {
-                try writing.withLock { try channel.send(.asksPassphrase) }
+            passphrase: { request in
+                try writing.withLock { try channel.send(.asksPassphrase, request.text.utf8) }
                 let answer = try channel.receive()
                 guard answer.kind == .passphrase else {
                     throw KernelError(.malformed, "the client sent no passphrase when asked")
@@ -181,12 +181,13 @@ public final class ControlSocket: @unchecked Sendable {
 
     /// Asks the holder of `home` to run a command and writes what it answers to `console`.
     ///
-    /// - Parameter passphrase: asked if the command signs and the holder's key is locked.
+    /// - Parameter passphrase: asked if the command signs with a key that the holder has not opened.
     /// - Returns: The exit status, or nil if nobody listens there, or the holder ended before the command began.
     /// - Throws: ``KernelError`` with code `io` if the holder goes away in between; what `passphrase` and writing to
     ///   `console` throw.
     public static func forward(
-        _ arguments: [String], home: URL, console: Console, passphrase: () throws -> [UInt8]
+        _ arguments: [String], home: URL, console: Console,
+        passphrase: (KeyRequest) throws -> [UInt8]
     ) throws -> Int32? {
         let descriptor = try makeSocket()
         defer { Foundation.close(descriptor) }
@@ -214,7 +215,12 @@ public final class ControlSocket: @unchecked Sendable {
             case .output: try console.print(bytes: frame.body)
             case .error:
                 console.note(String(decoding: frame.body, as: UTF8.self), terminator: "")
-            case .asksPassphrase: try channel.send(.passphrase, passphrase())
+            case .asksPassphrase:
+                guard let request = KeyRequest(String(decoding: frame.body, as: UTF8.self)) else {
+                    throw KernelError(
+                        .malformed, "the holder of \(home.path) asks for an unknown passphrase")
+                }
+                try channel.send(.passphrase, passphrase(request))
             case .asksText:
                 let bytes = try console.read(String(decoding: frame.body, as: UTF8.self))
                 for start in stride(from: 0, to: bytes.count, by: Frame.piece) {

@@ -27,7 +27,7 @@ struct Frame {
         case output
         /// Bytes for the client's standard error.
         case error
-        /// The holder's key is locked and the command signs: the client is to give the passphrase.
+        /// The command signs with a locked key, a ``KeyRequest``: the client is to give its passphrase.
         case asksPassphrase
         /// Last: the exit status, 32 bits.
         case exit

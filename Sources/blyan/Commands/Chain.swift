@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import BlyanJSON
 internal import BlyanKernel
+internal import BlyanLedger
 internal import BlyanModel
 internal import BlyanServer
 internal import Foundation
@@ -15,14 +16,19 @@ struct ChainVerify: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify",
         abstract: "Check every header: canonical form, hash, signature, links and rules.",
-        discussion: "Payload bytes are read by `chain check --read-data`.")
+        discussion: """
+            Chain C is played from its first block, and its balances are compared with those that are stored. Payload \
+            bytes of other chains are read by `chain check --read-data`.
+            """)
 
     @OptionGroup var home: HomeOptions
 
     @Flag(help: "Print one JSON object.")
     var json = false
 
-    func run(_ node: Node, _ console: Console) throws { try verify(node.store, console) }
+    func run(_ node: Node, _ console: Console) throws {
+        try verify(node.store, console) { node.ledger.verify() }
+    }
 
     /// The log can be reported on although the home does not open: it is damaged, its manifest is wrong, or it lies where
     /// nothing can be written.
@@ -38,14 +44,21 @@ struct ChainVerify: NodeCommand {
             "the home does not open, its log alone is read\(isReadOnly ? ", and what it may have lost from its end is not known" : ""): \(reason.message)",
             hint: reason.hint)
         console.note(Failure(report, arguments: ["--home", self.home.home]).text)
-        try verify(ChainStore(reading: home), console, damage: isReadOnly ? nil : report.message)
+        // The ledger's rules stand among those of its chain: no index, and no balances, are needed.
+        let store = try ChainStore(reading: home, specs: [.a, .b, LedgerAudit().spec])
+        try verify(store, console, damage: isReadOnly ? nil : report.message)
     }
 
-    private func verify(_ store: ChainStore, _ console: Console, damage: String? = nil) throws {
+    private func verify(
+        _ store: ChainStore, _ console: Console, damage: String? = nil,
+        _ replay: () -> LedgerReport? = { nil }
+    ) throws {
         let clock = ContinuousClock()
         let start = clock.now
         let report = try store.verify()
+        let ledger = replay()
         var failures = report.failures.map { (block: $0.block, reason: $0.reason) }
+        failures += ledger?.failures ?? []
         if let damage, failures.isEmpty { failures.append(("?", damage)) }
         if report.blocks == 0, failures.isEmpty {
             failures.append(("?", "the log holds no block, not even a genesis block"))
@@ -59,18 +72,33 @@ struct ChainVerify: NodeCommand {
                 let ok: Bool
                 let failures: [Failure]
                 let seconds: Double
+                let ledger: Books?
+            }
+            struct Books: Encodable {
+                let blocks: Int64, accounts: Int
+                let supplyMicroBly: String
             }
             try console.printJSON(
                 Report(
                     blocks: report.blocks, chains: report.chains, ok: failures.isEmpty,
                     failures: failures.map { Failure(block: $0.block, reason: $0.reason) },
-                    seconds: seconds))
+                    seconds: seconds,
+                    ledger: ledger.map {
+                        Books(
+                            blocks: $0.blocks, accounts: $0.accounts,
+                            supplyMicroBly: String($0.supply))
+                    }))
         } else {
             for (chain, count) in report.chains.sorted(by: { $0.key < $1.key }) {
                 try console.print("chain \(chain)   \(count.of("block"))")
             }
             for failure in failures { console.note("blyan: \(failure.reason)") }
             if failures.isEmpty {
+                if let ledger, ledger.blocks > 0 {
+                    try console.print(
+                        "ledger    \(ledger.accounts.of("account")), \(Amount.text(ledger.supply)) in all: as chain C gives them"
+                    )
+                }
                 try console.print(
                     "verified  \(report.blocks.of("block")) in \((seconds * 1000).formatted(1)) ms: hashes, signatures, links"
                 )
@@ -179,21 +207,23 @@ struct ChainCheck: NodeCommand {
         }
         bar.end()
         if !report.failures.isEmpty { node.forgetPayloads() }
+        // What ledger blocks say is in their payloads.
+        let failures = report.failures + node.ledger.verify().failures.map(\.reason)
         if json {
             struct Report: Encodable {
                 let payloads, bytes: Int; let ok: Bool; let failures: [String]
             }
             try console.printJSON(
                 Report(
-                    payloads: report.payloads, bytes: report.bytes, ok: report.failures.isEmpty,
-                    failures: report.failures))
+                    payloads: report.payloads, bytes: report.bytes, ok: failures.isEmpty,
+                    failures: failures))
         } else {
-            for failure in report.failures { console.note("blyan: \(failure)") }
+            for failure in failures { console.note("blyan: \(failure)") }
             let what = readData ? "read and compared" : "present with their signed size"
             try console.print(
                 "\(report.payloads - report.failures.count) of \(report.payloads) payloads \(what), \(report.bytes.asBytes)"
             )
         }
-        if !report.failures.isEmpty { throw ExitCode(1) }
+        if !failures.isEmpty { throw ExitCode(1) }
     }
 }

@@ -68,7 +68,7 @@ struct Import: NodeCommand {
                 hint: "give another name with --name")
         }
         let importer = Importer(
-            store: node.store, key: try node.signingKey(passphrase: console.passphrase),
+            store: node.store, key: try node.signingKey(passphrase: console.nodePassphrase),
             format: plugin, payloadType: payloadType, clock: now,
             onStored: { [messages = node.messages] in
                 messages.publish(BlockStored($0), to: .blockStored)
