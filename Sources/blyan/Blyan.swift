@@ -19,10 +19,11 @@ struct Blyan: ParsableCommand {
         subcommands: [
             Init.self, Import.self, Chat.self, Eval.self, Tokenize.self, ModelCommand.self,
             Expert.self, Chain.self,
+            Mine.self, CandidateCommand.self, Pool.self, AuditCommand.self,
             BlockCommand.self, Wallet.self, Plugin.self, Run.self, Status.self,
         ])
 
-    static let version = "0.1.0 (plugin ABI 1.0, chain format 1)"
+    static let version = "0.1.0 (plugin ABI 1.1, chain format 1)"
 
     static func main() {
         StandardStreams.ensure()

@@ -85,19 +85,33 @@ final class ProgressBar {
 
     /// Shows how far it is: by bytes if all of them are known, else by pieces.
     func update(_ done: Int, of all: Int, bytes: Int, allBytes: Int = 0, label: String) {
-        guard console.isTerminal, all > 0 else { return }
-        let now = clock.now
-        if let drawn, now - drawn < .milliseconds(100), done < all { return }
-        drawn = now
-        let seconds = max((now - start).seconds, 1e-6)
+        guard isDue(done, all) else { return }
+        let seconds = max((clock.now - start).seconds, 1e-6)
         let fraction =
             allBytes > 0 ? Double(bytes) / Double(allBytes) : Double(done) / Double(all)
-        let filled = Int(fraction * 24)
-        let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 24 - filled)
         let left = Int((seconds / max(fraction, 1e-6) * (1 - fraction)).rounded())
         let rate = Int(Double(bytes) / seconds).asBytes
-        console.note(
-            "\r\u{1B}[K\(bar) \(done)/\(all)  \(rate)/s  \(left) s left  \(label)", terminator: "")
+        draw(fraction, "\(done)/\(all)  \(rate)/s  \(left) s left  \(label)")
+    }
+
+    /// Shows how far it is, with words of the caller's.
+    func update(_ done: Int, of all: Int, _ words: String) {
+        guard isDue(done, all) else { return }
+        draw(Double(done) / Double(all), "\(done)/\(all)  \(words)")
+    }
+
+    private func isDue(_ done: Int, _ all: Int) -> Bool {
+        guard console.isTerminal, all > 0 else { return false }
+        let now = clock.now
+        if let drawn, now - drawn < .milliseconds(100), done < all { return false }
+        drawn = now
+        return true
+    }
+
+    private func draw(_ fraction: Double, _ words: String) {
+        let filled = Int(fraction * 24)
+        let bar = String(repeating: "█", count: filled) + String(repeating: "░", count: 24 - filled)
+        console.note("\r\u{1B}[K\(bar) \(words)", terminator: "")
     }
 
     func end() {

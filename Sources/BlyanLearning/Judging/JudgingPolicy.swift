@@ -26,6 +26,8 @@ package struct JudgingPolicy: Sendable, Equatable {
     package var stampBits: Int64
 
     package static let format = "blyan-policy/1"
+    /// Zero bits that are asked for before the first policy: some milliseconds of work.
+    package static let usualStampBits: Int64 = 12
 
     /// A policy with what is usual for the rest.
     package init(gates: [Gate], commitments: [String: Digest], secretNumber: Int64) {
@@ -33,7 +35,7 @@ package struct JudgingPolicy: Sendable, Equatable {
         self.commitments = commitments
         self.secretNumber = secretNumber
         judgementsPerShard = 64
-        stampBits = 12
+        stampBits = Self.usualStampBits
     }
 
     /// What identifies a gate that is loaded.

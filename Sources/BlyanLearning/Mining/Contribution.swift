@@ -16,21 +16,6 @@ package struct Contribution: Sendable {
         self.plugins = plugins
     }
 
-    /// A tensor of the new version as f32, row after row.
-    package struct Tensor {
-        package let name: String
-        package let rows: Int
-        package let columns: Int
-        package let values: [Float]
-
-        package init(name: String, rows: Int, columns: Int, values: [Float]) {
-            self.name = name
-            self.rows = rows
-            self.columns = columns
-            self.values = values
-        }
-    }
-
     /// Rounds tensors to what the current version is stored as, writes the payload, and signs and stamps the block.
     ///
     /// - Parameters:
@@ -38,7 +23,7 @@ package struct Contribution: Sendable {
     ///   - now: UTC milliseconds.
     /// - Throws: ``ModelError`` for tensors that are not the part's; ``KernelError`` if the payload cannot be written.
     package func block(
-        _ part: String, _ tensors: [Tensor], key: SigningKey, bits: Int64, now: Int64
+        _ part: String, _ tensors: [ExpertFile.Tensor], key: SigningKey, bits: Int64, now: Int64
     ) throws -> Block {
         guard let current = model.model.parts[part], let parent = try store.block(current) else {
             throw ModelError("the model \(model.model.name) has no part \(part)")
@@ -98,7 +83,8 @@ package struct Contribution: Sendable {
         throw KernelError(.plugin, "no format that is enabled on this node writes payloads")
     }
 
-    private func round(_ tensor: Tensor, to dtype: UInt32, _ part: String) throws(ModelError)
+    private func round(_ tensor: ExpertFile.Tensor, to dtype: UInt32, _ part: String)
+        throws(ModelError)
         -> [UInt8]
     {
         var bytes: [UInt8] = []

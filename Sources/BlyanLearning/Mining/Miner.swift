@@ -21,7 +21,7 @@ package final class Miner {
         package let before: Double?
         package let after: Double?
         /// The part's tensors as f32.
-        package let tensors: [(name: String, values: Matrix)]
+        package let tensors: [ExpertFile.Tensor]
         /// Tokens that were predicted in this run, and the seconds that it took.
         package let tokens: Int
         package let seconds: Double
@@ -116,7 +116,10 @@ package final class Miner {
         }
         return try Result(
             before: before, after: Self.loss(trainer.network, text),
-            tensors: trainer.network.weights.ordered(part), tokens: tokens,
+            tensors: trainer.network.weights.ordered(part).map { name, matrix in
+                ExpertFile.Tensor(
+                    name: name, rows: matrix.rows, columns: matrix.columns, values: matrix.values)
+            }, tokens: tokens,
             seconds: (clock.now - start).seconds)
     }
 

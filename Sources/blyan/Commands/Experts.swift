@@ -50,8 +50,8 @@ struct ModelList: NodeCommand {
 
 struct Expert: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List and show the experts and shared parts of a model.",
-        subcommands: [ExpertList.self, ExpertShow.self])
+        abstract: "List, show, export and submit the experts and shared parts of a model.",
+        subcommands: [ExpertList.self, ExpertShow.self, ExpertExport.self, ExpertSubmit.self])
 }
 
 struct ExpertList: NodeCommand {

@@ -34,7 +34,7 @@ struct WalletOptions: ParsableArguments {
 
 extension NodeCommand {
     /// Asks for a wallet's passphrase where the person is: here, or at the client's end.
-    fileprivate func passphrase(_ request: KeyRequest, _ node: Node, _ console: Console) throws
+    func passphrase(_ request: KeyRequest, _ node: Node, _ console: Console) throws
         -> [UInt8]
     {
         if let ask = console.passphrase { return try ask(request) }

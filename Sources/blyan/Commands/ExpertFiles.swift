@@ -1,0 +1,137 @@
+internal import ArgumentParser
+internal import BlyanJSON
+internal import BlyanKernel
+internal import BlyanLearning
+internal import BlyanModel
+internal import BlyanServer
+internal import Foundation
+
+struct ExpertExport: NodeCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "export",
+        abstract: "Write a part's current version to a file, to train it with other software.",
+        discussion:
+            "Numbers are f32, exactly what is stored. A safetensors file also says which block it is of."
+    )
+
+    @OptionGroup var home: HomeOptions
+    @OptionGroup var model: ModelOptions
+
+    @Argument(help: ArgumentHelp("The part, e.g. layer2.expert5.", valueName: "name"))
+    var name: String
+
+    enum Format: String, ExpressibleByArgument, CaseIterable { case safetensors, pickle }
+
+    @Option(help: "The file's format: safetensors or pickle (as torch.load reads it).")
+    var format = Format.safetensors
+
+    @Option(help: ArgumentHelp("The file to write.", valueName: "file"))
+    var output: String
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run(_ node: Node, _ console: Console) throws {
+        let loaded = try node.model(model.model)
+        let config = loaded.model.document.config
+        guard let layout = config.parts.first(where: { $0.name == name }),
+            let block = loaded.model.parts[name]
+        else {
+            throw ModelError(
+                "the model \(loaded.model.name) has no part \"\(name)\"",
+                hint: "`blyan expert list --model \(loaded.model.name)` lists them")
+        }
+        let decoded = try loaded.decode(name)
+        let tensors = layout.tensors.compactMap { tensor in
+            decoded[tensor.name].map {
+                ExpertFile.Tensor(
+                    name: tensor.name, rows: tensor.rows, columns: tensor.columns,
+                    values: $0.array(0..<tensor.rows * tensor.columns))
+            }
+        }
+        let bytes =
+            switch format {
+            case .safetensors: ExpertFile.safetensors(tensors, parent: block)
+            case .pickle:
+                try ExpertFile.encoded(tensors, by: node.plugins.format(forFileExtension: "pt"))
+            }
+        let file = console.url(output)
+        do { try Data(bytes).write(to: file, options: .atomic) } catch {
+            throw KernelError(.io, "cannot write \(file.path): \(error.localizedDescription)")
+        }
+        if json {
+            return try console.printJSON(
+                .object([
+                    "file": .string(file.path), "bytes": .int(Int64(bytes.count)),
+                    "block": .string(block.description), "expert": .string(name),
+                ]))
+        }
+        try console.print("wrote     \(file.path), \(bytes.count.asBytes)")
+        try console.print("block     \(block)")
+    }
+}
+
+struct ExpertSubmit: NodeCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "submit",
+        abstract:
+            "Submit a new version of a part that other software trained, and see the verdict.",
+        discussion: """
+            FILE has the part's tensors under the names that `blyan expert export` gave them, in f32, f16 or bf16: \
+            safetensors, or what an enabled format plugin reads. They are rounded to what the current version is \
+            stored as. Exit status 2: judged and not accepted.
+            """)
+
+    @OptionGroup var home: HomeOptions
+    @OptionGroup var model: ModelOptions
+    @OptionGroup var author: AuthorOptions
+
+    @Argument(help: ArgumentHelp("The part, e.g. layer2.expert5.", valueName: "name"))
+    var name: String
+
+    @Argument(help: ArgumentHelp("The file.", valueName: "file"))
+    var file: String
+
+    @Option(
+        help: ArgumentHelp(
+            "The block that was trained from, where the file does not tell; otherwise the current one.",
+            valueName: "hash"))
+    var parent: String?
+
+    @Flag(help: "Print one JSON object: verdict, reason, evidence by gate.")
+    var json = false
+
+    var walletPassphraseFile: String? { author.walletPassphraseFile }
+
+    func run(_ node: Node, _ console: Console) throws {
+        let loaded = try node.model(model.model)
+        let config = loaded.model.document.config
+        guard let layout = config.parts.first(where: { $0.name == name }),
+            let current = loaded.model.parts[name]
+        else {
+            throw ModelError(
+                "the model \(loaded.model.name) has no part \"\(name)\"",
+                hint: "`blyan expert list --model \(loaded.model.name)` lists them")
+        }
+        let contents = try ExpertFile.read(
+            console.url(file).path, of: layout, plugins: node.plugins)
+        let from = parent ?? contents.parent?.description ?? current.description
+        guard from.count >= 6, current.description.hasPrefix(from.lowercased()) else {
+            throw KernelError(
+                .rule,
+                "\(file) was trained from \(from.prefix(12)), and the current version of \(name) is \(current.description.prefix(12)): somebody was faster",
+                hint:
+                    "export the current version with `blyan expert export \(name)` and train from it: only a gain over what serves now counts"
+            )
+        }
+        let key = try author.key(node, console, of: self)
+        let judge = try node.judge(passphrase: console.nodePassphrase)
+        let bits = try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
+        let block = try Contribution(to: loaded, store: node.store, plugins: node.plugins).block(
+            name, contents.tensors, key: key, bits: bits, now: now())
+        try judge.submit(block)
+        let made = try judge.judge(block.hash)
+        if json { try console.printJSON(console.json(made)) } else { try console.print(made) }
+        if made.outcome != .accept { throw ExitCode(2) }
+    }
+}

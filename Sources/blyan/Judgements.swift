@@ -1,0 +1,72 @@
+internal import BlyanJSON
+internal import BlyanKernel
+internal import BlyanLearning
+internal import BlyanServer
+
+/// Verdicts as people and programs read them.
+extension Console {
+    /// A judgement as one JSON object: verdict, reason, evidence by gate, blocks.
+    func json(_ made: Judge.Judgement) -> JSONValue {
+        .object([
+            "candidate": .string(made.candidate.hash.description),
+            "expert": .string(made.candidate.header.expertName),
+            "verdict": .string(made.outcome.rawValue), "reason": .string(made.reason),
+            "gates": .array(made.gates.map(json)),
+            "verdict_block": .string(made.verdict?.hash.description ?? ""),
+            "version_block": .string(made.version?.hash.description ?? ""),
+        ])
+    }
+
+    private func json(_ gate: VerdictDocument.Gate) -> JSONValue {
+        .object([
+            "name": .string(gate.name), "version": .string(gate.version),
+            "outcome": .string(gate.outcome), "reason": .string(gate.reason),
+            "evidence": gate.evidence,
+        ])
+    }
+
+    /// One JSON value of the chain's kind on a line of its own.
+    func printJSON(_ value: JSONValue) throws {
+        try print(String(decoding: value.canonical(), as: UTF8.self))
+    }
+
+    /// A judgement for a person, with the figures that gates publish.
+    func print(_ made: Judge.Judgement) throws {
+        switch made.outcome {
+        case .accept: try print("verdict   accepted")
+        case .reject: try print("verdict   rejected: \(made.reason)")
+        case .defer: try print("verdict   deferred: \(made.reason); the candidate waits")
+        }
+        for gate in made.gates { try print(gate) }
+        try print("candidate \(made.candidate.hash)")
+        if let verdict = made.verdict { try print("receipt   \(verdict.hash)") }
+        if let version = made.version { try print("version   \(version.hash)") }
+    }
+
+    /// A gate's line, and lines of what its evidence holds of improvements.
+    func print(_ gate: VerdictDocument.Gate) throws {
+        try print("gate      \(gate.name): \(gate.outcome) \(gate.reason)")
+        func percent(_ value: JSONValue?) -> String? {
+            value?.int.map { ($0 >= 0 ? "+" : "") + (Double($0) / 1e7).formatted(2) + " %" }
+        }
+        let evidence = gate.evidence
+        if let mean = percent(evidence["improvement_ppb"]),
+            let low = percent(evidence["lower_ppb"]),
+            let high = percent(evidence["upper_ppb"]), let delta = percent(evidence["delta_ppb"])
+        {
+            try print(
+                "          improvement \(mean), within \(low) and \(high); more than \(delta) is asked for"
+            )
+            try print("          on \(evidence["token_count"]?.int ?? 0) tokens of held-out text")
+        }
+        guard case .object(let slices)? = evidence["slices"] else { return }
+        for name in slices.keys.sorted() {
+            guard let slice = slices[name], let mean = percent(slice["improvement_ppb"]),
+                let low = percent(slice["lower_ppb"])
+            else { continue }
+            try print(
+                "          \(name): \(mean), at least \(low), \(slice["documents"]?.int ?? 0) documents"
+            )
+        }
+    }
+}
