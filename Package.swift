@@ -63,7 +63,9 @@ let package = Package(
     ],
     targets: [
         .target(name: "CBlyanPlugin"),
-        .target(name: "CBlyanMath", dependencies: ["CBlyanPlugin"], cSettings: kernelFlags),
+        .target(
+            name: "CBlyanMath", dependencies: ["CBlyanPlugin"], exclude: ["EXACT.md"],
+            cSettings: kernelFlags),
         .target(name: "CBlyanFault", cSettings: kernelFlags),
         .target(name: "CLinux", cSettings: kernelFlags),
         .systemLibrary(name: "CLevelDB"),
