@@ -109,7 +109,7 @@ let package = Package(
             name: "LayerCapped", dependencies: ["CBlyanPlugin"],
             path: "Plugins/Routers/LayerCapped",
             publicHeadersPath: ".", cSettings: kernelFlags,
-            linkerSettings: pluginLinking + [.linkedLibrary("m")]),
+            linkerSettings: pluginLinking),
         .executableTarget(
             name: "blyan",
             dependencies: [
