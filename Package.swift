@@ -138,9 +138,15 @@ let package = Package(
             dependencies: ["BlyanJSON", "BlyanKernel", "BlyanYAML", "CrashChild"],
             swiftSettings: testing),
         .testTarget(name: "ArchitectureTests", swiftSettings: testing),
+        .executableTarget(
+            name: "GoldenChild",
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanModel", "CBlyanMath"],
+            path: "Tests/GoldenChild", swiftSettings: testing),
         .testTarget(
             name: "PluginTests",
-            dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
+            dependencies: [
+                "BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin", "GoldenChild",
+            ],
             swiftSettings: testing),
         .testTarget(name: "CommandLineTests", swiftSettings: testing),
         .testTarget(
