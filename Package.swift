@@ -65,7 +65,9 @@ let package = Package(
     ],
     targets: [
         .target(name: "CBlyanPlugin"),
-        .target(name: "CBlyanMath", dependencies: ["CBlyanPlugin"], cSettings: kernelFlags),
+        .target(
+            name: "CBlyanMath", dependencies: ["CBlyanPlugin"], exclude: ["EXACT.md"],
+            cSettings: kernelFlags),
         .target(name: "CBlyanFault", cSettings: kernelFlags),
         .target(name: "CLinux", cSettings: kernelFlags),
         .systemLibrary(name: "CLevelDB"),
@@ -118,7 +120,7 @@ let package = Package(
             name: "LayerCapped", dependencies: ["CBlyanPlugin"],
             path: "Plugins/Routers/LayerCapped",
             publicHeadersPath: ".", cSettings: kernelFlags,
-            linkerSettings: pluginLinking + [.linkedLibrary("m")]),
+            linkerSettings: pluginLinking),
         .executableTarget(
             name: "blyan",
             dependencies: [
@@ -155,9 +157,15 @@ let package = Package(
             dependencies: ["BlyanJSON", "BlyanKernel", "BlyanLedger", "LedgerCrashChild"],
             swiftSettings: testing),
         .testTarget(name: "ArchitectureTests", swiftSettings: testing),
+        .executableTarget(
+            name: "GoldenChild",
+            dependencies: ["BlyanJSON", "BlyanKernel", "BlyanModel", "CBlyanMath"],
+            path: "Tests/GoldenChild", swiftSettings: testing),
         .testTarget(
             name: "PluginTests",
-            dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
+            dependencies: [
+                "BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin", "GoldenChild",
+            ],
             swiftSettings: testing),
         .testTarget(
             name: "CommandLineTests",

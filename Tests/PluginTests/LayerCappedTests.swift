@@ -149,7 +149,7 @@ import Testing
             [
                 "-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2", "-shared", "-fPIC",
                 "-fvisibility=hidden", "-I", "\(root)/Sources/CBlyanPlugin/include",
-                "\(root)/Plugins/Routers/LayerCapped/layer_capped.c", "-lm", "-o", library,
+                "\(root)/Plugins/Routers/LayerCapped/layer_capped.c", "-o", library,
             ])
         let symbols = try Bench.run("/usr/bin/nm", ["-D", "--defined-only", library])
         #expect(symbols.split(separator: "\n").count == 1)

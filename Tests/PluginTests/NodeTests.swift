@@ -122,7 +122,7 @@ import Testing
         let manifest = try String(
             contentsOfFile: good.manifestPath(of: "layer-capped"), encoding: .utf8)
         try bench.write(
-            manifest.replacing("version: 1.0.0", with: "version: 1.0.1"),
+            manifest.replacing("version: 1.0.1", with: "version: 9.0.0"),
             to: "plugins/layer-capped.yaml")
         #expect(throws: KernelError.self) { try set.next(good) }
         #expect(try set.router().plugin.manifest.name == "topk")

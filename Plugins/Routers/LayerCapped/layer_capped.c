@@ -142,6 +142,23 @@ static blyan_status clone_request(void *instance, void *handle, void **out, blya
 
 /* ---- routing -------------------------------------------------------------------------------- */
 
+/* e^x of x <= 0. A C library's expf differs by version and processor, and so would weights. This is plain arithmetic of
+ * doubles, each operation rounded once: x = n ln 2 + r with ln 2 in two parts (Cody and Waite), and the rational
+ * function of the Cephes library (S. Moshier) for e^r. */
+static float exponential(float x) {
+    /* Below, half of the smallest number that f32 holds is not reached. */
+    if (!(x > -104)) return 0;
+    const double wide = x;
+    const int64_t n = (int64_t)(wide * 1.4426950408889634 - 0.5);
+    const double r = wide - (double)n * 6.93145751953125e-1 - (double)n * 1.4286068203094172e-6, rr = r * r;
+    const double p = r * ((1.2617719307481059e-4 * rr + 3.0299440770744196e-2) * rr + 1);
+    const double q = ((3.0019850513866446e-6 * rr + 2.524483403496841e-3) * rr + 2.2726554820815503e-1) * rr + 2;
+    const uint64_t bits = (uint64_t)(n + 1023) << 52;
+    double power;
+    memcpy(&power, &bits, sizeof power);
+    return (float)((1 + 2 * (p / (q - p))) * power);
+}
+
 /* Softmax over all experts, in f32, with the maximum taken off first. */
 static blyan_status softmax(const blyan_route *route, uint32_t row, request *r, blyan_error *error) {
     const uint32_t experts = r->model.experts;
@@ -154,7 +171,7 @@ static blyan_status softmax(const blyan_route *route, uint32_t row, request *r, 
                         route->layer, route->positions[row], e);
         if (logits[e] > top) top = logits[e];
     }
-    for (uint32_t e = 0; e < experts; e++) sum += r->scores[e] = expf(logits[e] - top);
+    for (uint32_t e = 0; e < experts; e++) sum += r->scores[e] = exponential(logits[e] - top);
     for (uint32_t e = 0; e < experts; e++) r->scores[e] /= sum;
     return BLYAN_OK;
 }
@@ -169,7 +186,7 @@ static int better(const float *scores, const float *logits, uint32_t a, uint32_t
 /* Divides the weights of the picked experts by their sum; where that is 0, by softmax over the picked alone. */
 static void normalise(float *weights, const uint32_t *ids, const float *logits, uint32_t slots, float sum) {
     if (sum == 0) {
-        for (uint32_t slot = 0; slot < slots; slot++) sum += weights[slot] = expf(logits[ids[slot]] - logits[ids[0]]);
+        for (uint32_t slot = 0; slot < slots; slot++) sum += weights[slot] = exponential(logits[ids[slot]] - logits[ids[0]]);
     }
     for (uint32_t slot = 0; slot < slots; slot++) weights[slot] /= sum;
 }
@@ -270,7 +287,7 @@ static const blyan_plugin plugin = {
     .abi_minor = 0,
     .kind = BLYAN_KIND_ROUTER,
     .name = "layer-capped",
-    .version = "1.0.0",
+    .version = "1.0.1",
     .config_schema = "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"max_experts\":"
                      "{\"type\":\"integer\",\"minimum\":1,\"maximum\":65536}}}",
     .create = create,

@@ -1,8 +1,5 @@
 internal import BlyanPluginKit
 public import CBlyanPlugin
-#if canImport(Glibc)
-    internal import Glibc
-#endif
 
 /// The router that checkpoints are trained with: softmax over all experts in f32, then the k most probable.
 ///
@@ -10,7 +7,7 @@ public import CBlyanPlugin
 /// Qwen2-MoE do not: the model says which. As `MixtralTopKRouter` and its kin in Hugging Face transformers.
 final class TopK: Router {
     static let name = "topk"
-    static let version = "1.0.0"
+    static let version = "1.0.1"
     static let configSchema =
         #"{"type": "object", "additionalProperties": false, "properties": {}}"#
 
@@ -100,10 +97,31 @@ private func softmax(
     }
     var sum: Float = 0
     for expert in logits.indices {
-        out[expert] = expf(logits[expert] - top)
+        out[expert] = exponential(logits[expert] - top)
         sum += out[expert]
     }
     for expert in logits.indices { out[expert] /= sum }
+}
+
+/// e^x of a number that is not above 0, to the last bit of f32 but for the rarest.
+///
+/// A C library's `expf` differs by version and processor, and so would weights. This is plain arithmetic of doubles,
+/// each operation rounded once: x = n ln 2 + r with ln 2 in two parts (Cody and Waite), and the rational function
+/// of the Cephes library (S. Moshier) for e^r. No fused multiply-add: without the instruction it is a call of that library.
+private func exponential(_ x: Float) -> Float {
+    // Below, half of the smallest number that f32 holds is not reached.
+    guard x > -104 else { return 0 }
+    let x = Double(x)
+    let n = Int64(x * 1.442_695_040_888_963_4 - 0.5)
+    let r = x - Double(n) * 6.93145751953125e-1 - Double(n) * 1.4286068203094172e-6
+    let rr = r * r
+    let p =
+        r * ((1.261_771_930_748_105_9e-4 * rr + 3.029_944_077_074_419_6e-2) * rr + 1)
+    let q =
+        ((3.001_985_051_386_644_6e-6 * rr + 2.524_483_403_496_841e-3) * rr
+            + 2.272_655_482_081_550_3e-1) * rr + 2
+    let power = Double(bitPattern: UInt64(n + 1023) << 52)
+    return Float((1 + 2 * (p / (q - p))) * power)
 }
 
 private let table = PluginTable.router(TopK.self)

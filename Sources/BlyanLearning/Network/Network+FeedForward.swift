@@ -23,7 +23,9 @@ extension Network {
                 let part = "layer\(layer).shared"
                 var shares = ones
                 if let gate = weights.optional(part, "shared_gate") {
-                    for row in 0..<n { shares[row] = sigmoid(tape.feedInput.dot(row, gate, 0)) }
+                    for row in 0..<n {
+                        shares[row] = blyan_math_sigmoid(tape.feedInput.dot(row, gate, 0))
+                    }
                 }
                 groups.append(
                     (part, nil, shape.sharedIntermediateSize, Array(0..<n), shares))
@@ -263,8 +265,6 @@ extension Network {
             gradients.matrix(part, "shared_gate")?.addRow(0, tape.feedInput, row, times: d)
         }
     }
-
-    private func sigmoid(_ x: Float) -> Float { 1 / (1 + exp(-x)) }
 
     // MARK: Rows
 

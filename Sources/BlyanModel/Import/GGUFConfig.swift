@@ -1,3 +1,4 @@
+internal import CBlyanMath
 internal import Foundation
 
 /// Takes the `llama.` fields out of a GGUF file's metadata; what nobody took and nobody knows to be inert is refused.
@@ -199,7 +200,7 @@ struct GGUFConfig {
                 "rope.scaling.original_context_length", default: positions),
             betaFast: Float(try number("rope.scaling.yarn_beta_fast") ?? 32),
             betaSlow: Float(try number("rope.scaling.yarn_beta_slow") ?? 1),
-            attentionFactor: Float(attention * (factor > 1 ? 1 + 0.1 * log(factor) : 1)),
+            attentionFactor: Float(attention * (factor > 1 ? 1 + 0.1 * blyan_math_log(factor) : 1)),
             truncate: true)
     }
 

@@ -1,3 +1,4 @@
+internal import CBlyanMath
 internal import Foundation
 
 /// Reads a Hugging Face `config.json`: every field that changes the arithmetic is understood or refused by name.
@@ -299,7 +300,7 @@ package struct HuggingFaceConfig {
         let mscaleAll =
             scaling.has("mscale_all_dim") ? try scaling.number("mscale_all_dim", default: 1) : nil
         func magnitude(_ scale: Double, _ m: Double) -> Double {
-            scale <= 1 ? 1 : 0.1 * m * log(scale) + 1
+            scale <= 1 ? 1 : 0.1 * m * blyan_math_log(scale) + 1
         }
         let attention: Double
         if scaling.has("attention_factor") {

@@ -376,7 +376,7 @@ package final class Decoder: @unchecked Sendable {
                 let logit = unsafe blyan_math_dot(
                     gate, scratch.normed.pointer + row * config.hiddenSize,
                     UInt64(config.hiddenSize))
-                shares[row] = 1 / (1 + exp(-logit))
+                shares[row] = blyan_math_sigmoid(logit)
             }
         }
         return ExpertGroup(

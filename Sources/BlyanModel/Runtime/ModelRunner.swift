@@ -16,7 +16,7 @@ public final class ModelRunner: Sendable {
     /// The same when logits of every row are wanted: they are vocabulary times rows.
     ///
     /// Less than ``Decoder/libraryTokens``, so that a score is reproducible with any node manifest.
-    private static let scoredChunk = 64
+    package static let scoredChunk = 64
 
     package init(
         config: ModelConfig, parts: any PartSource, threads: Int, library: GemmLibrary? = nil,
@@ -89,24 +89,8 @@ public final class ModelRunner: Sendable {
                 hint: "shorten the text or ask for fewer tokens")
         }
         let session = try makeSession(capacity: positions)
-        let width = config.vocabularySize
-        var loss = 0.0
-        var logits: [Float] = []
-        for start in stride(from: 0, to: tokens.count, by: Self.scoredChunk) {
-            try Cancellation.check()
-            let chunk = Array(tokens[start..<min(tokens.count, start + Self.scoredChunk)])
-            let rows = try decoder.step(session, chunk, wanted: .all)
-            try checkFinite(rows, after: start)
-            for row in chunk.indices where start + row + 1 < tokens.count {
-                let next = tokens[start + row + 1]
-                guard next >= 0, next < width else {
-                    throw ModelError("token id \(next) is not below \(width)")
-                }
-                loss += Self.negativeLogLikelihood(rows[row * width..<(row + 1) * width], of: next)
-            }
-            logits = Array(rows[(chunk.count - 1) * width..<chunk.count * width])
-        }
-        let last = logits
+        let (losses, last) = try score(tokens, in: session)
+        var logits = last
         var continued: [Int] = []
         while continued.count < greedy {
             let token = Sampler.greedy(logits)
@@ -116,39 +100,56 @@ public final class ModelRunner: Sendable {
             logits = try decoder.step(session, [token], wanted: .last)
             try checkFinite(logits, after: session.position - 1)
         }
+        // In the order of the tokens, which a sum of doubles depends on.
+        let loss = losses.reduce(0.0) { $0 + Double($1) }
         return Evaluation(
             tokenIDs: tokens, meanNLL: tokens.count > 1 ? loss / Double(tokens.count - 1) : nil,
             lastLogits: last, greedy: continued)
     }
 
-    /// The summed negative log likelihood of tokens from 1 on given those before, in nats, exactly reproducible.
+    /// The summed negative log likelihood of tokens from 1 on given those before, in nats.
     ///
     /// - Throws: As ``evaluate(_:greedy:)``.
     package func loss(of tokens: [Int]) throws -> Double {
-        guard tokens.count > 1 else { return 0 }
-        let inputs = tokens.dropLast()
-        let session = try makeSession(capacity: inputs.count)
+        let session = try makeSession(capacity: tokens.count)
+        return try score(tokens, in: session).losses.reduce(0) { $0 + Double($1) }
+    }
+
+    /// Negative log likelihoods, in nats, of all tokens but the first, each given those before it; and the logits at
+    /// the last.
+    ///
+    /// With our own kernels and a router of the reference path these are the same bits on every machine, with any
+    /// number of threads and however the tokens are cut into chunks.
+    ///
+    /// - Parameters:
+    ///   - session: one with room for the tokens.
+    ///   - chunk: tokens that are run at once.
+    /// - Throws: as ``evaluate(_:greedy:)``.
+    package func score(
+        _ tokens: [Int], in session: Session, chunk size: Int = ModelRunner.scoredChunk
+    ) throws -> (losses: [Float], lastLogits: [Float]) {
         let width = config.vocabularySize
-        var loss = 0.0
-        for start in stride(from: 0, to: inputs.count, by: Self.scoredChunk) {
+        var losses: [Float] = []
+        var last: [Float] = []
+        for start in stride(from: 0, to: tokens.count, by: max(1, size)) {
             try Cancellation.check()
-            let chunk = Array(inputs[start..<min(inputs.count, start + Self.scoredChunk)])
+            let chunk = Array(tokens[start..<min(tokens.count, start + max(1, size))])
             let rows = try decoder.step(session, chunk, wanted: .all)
             try checkFinite(rows, after: start)
-            for row in chunk.indices {
+            for row in chunk.indices where start + row + 1 < tokens.count {
                 let next = tokens[start + row + 1]
                 guard next >= 0, next < width else {
                     throw ModelError("token id \(next) is not below \(width)")
                 }
-                loss += Double(
-                    unsafe rows.withUnsafeBufferPointer { all in
-                        unsafe blyan_math_loss(
-                            all.baseAddress.map { unsafe $0 + row * width }, UInt64(width),
-                            UInt64(next))
-                    })
+                unsafe rows.withUnsafeBufferPointer { rows in
+                    guard let first = rows.baseAddress else { return }
+                    unsafe losses.append(
+                        blyan_math_loss(first + row * width, UInt64(width), UInt64(next)))
+                }
             }
+            last = Array(rows[(chunk.count - 1) * width..<chunk.count * width])
         }
-        return loss
+        return (losses, last)
     }
 
     private func checkFinite(_ rows: [Float], after position: Int) throws(ModelError) {
@@ -156,13 +157,6 @@ public final class ModelRunner: Sendable {
         throw ModelError(
             "the model's logits are not finite at position \(position + bad / config.vocabularySize + 1)"
         )
-    }
-
-    private static func negativeLogLikelihood(_ logits: ArraySlice<Float>, of token: Int) -> Double
-    {
-        let largest = logits.max() ?? 0
-        let total = logits.reduce(0.0) { $0 + exp(Double($1 - largest)) }
-        return log(total) - Double(logits[logits.startIndex + token] - largest)
     }
 
     /// How a generation went.

@@ -1,7 +1,9 @@
-internal import Foundation
+internal import CBlyanMath
 
 /// Rotary position embedding (RoFormer, arXiv 2104.09864) in the half-split layout: element i of a head turns
 /// with element i + headSize / 2.
+///
+/// Part of the reference path: powers, logarithms, sines and cosines are our own, the same bits on every machine.
 package struct RotaryEmbedding: Sendable {
     /// Radians a position, one a pair; f32 as in the reference implementation.
     package let frequencies: [Float]
@@ -12,7 +14,7 @@ package struct RotaryEmbedding: Sendable {
         let half = headSize / 2
         let base = (0..<half).map { i in
             let exponent = Double(Float(2 * i) / Float(headSize))
-            return 1 / Float(Foundation.pow(Double(rope.theta), exponent))
+            return 1 / Float(blyan_math_pow(Double(rope.theta), exponent))
         }
         switch rope.scaling {
         case .none:
@@ -35,8 +37,8 @@ package struct RotaryEmbedding: Sendable {
             magnitude = 1
         case .yarn(let factor, let original, let fast, let slow, let attention, let truncate):
             func correction(_ rotations: Float) -> Double {
-                Double(headSize) * log(Double(original) / (Double(rotations) * 2 * .pi))
-                    / (2 * log(Double(rope.theta)))
+                Double(headSize) * blyan_math_log(Double(original) / (Double(rotations) * 2 * .pi))
+                    / (2 * blyan_math_log(Double(rope.theta)))
             }
             var low = correction(fast)
             var high = correction(slow)
@@ -60,9 +62,9 @@ package struct RotaryEmbedding: Sendable {
         at position: Int, cosines: UnsafeMutablePointer<Float>, sines: UnsafeMutablePointer<Float>
     ) {
         for (i, frequency) in frequencies.enumerated() {
-            let angle = Double(Float(position) * frequency)
-            unsafe cosines[i] = Float(cos(angle)) * magnitude
-            unsafe sines[i] = Float(sin(angle)) * magnitude
+            unsafe blyan_math_sincos(Float(position) * frequency, sines + i, cosines + i)
+            unsafe cosines[i] *= magnitude
+            unsafe sines[i] *= magnitude
         }
     }
 }

@@ -1,4 +1,4 @@
-internal import Foundation
+internal import CBlyanMath
 
 /// Picks the next token from logits.
 public struct Sampler: Sendable {
@@ -42,7 +42,7 @@ public struct Sampler: Sendable {
         order.sort { (logits[$0], $1) > (logits[$1], $0) }
         if topK > 0, topK < order.count { order.removeSubrange(topK...) }
         let largest = logits[order[0]]
-        var weights = order.map { Double(exp((logits[$0] - largest) / temperature)) }
+        var weights = order.map { blyan_math_exp(Double((logits[$0] - largest) / temperature)) }
         let total = weights.reduce(0, +)
         if topP < 1 {
             var reached = 0.0

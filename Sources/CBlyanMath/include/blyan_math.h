@@ -111,6 +111,22 @@ typedef struct blyan_adamw {
 /** w and its moments m and v after one step along the gradient, over n. */
 void blyan_math_adamw(const blyan_adamw *options, const float *gradient, float *w, float *m, float *v, uint64_t n);
 
+/* ---- elementary functions of single numbers ------------------------------------------------ */
+
+/* What the forward pass needs outside the kernels. Operations of IEEE doubles and integers alone, one source for every
+ * machine: the same bits everywhere, where a C library's functions differ by version. EXACT.md says more. */
+
+/** e^x. Below the smallest number 0, above the largest infinity. [any-thread] */
+double blyan_math_exp(double x);
+/** The natural logarithm: -infinity of 0, not a number below. [any-thread] */
+double blyan_math_log(double x);
+/** x^y of x > 0, as e^(y log x): up to some 2 |y log x| units in the last place off. [any-thread] */
+double blyan_math_pow(double x, double y);
+/** 1 / (1 + e^-x). [any-thread] */
+float blyan_math_sigmoid(float x);
+/** Sine and cosine of an angle in radians, of any size; not numbers unless it is finite. [any-thread] */
+void blyan_math_sincos(float angle, float *sine, float *cosine);
+
 /** The host service BLYAN_HOST_MATH. Static. */
 const blyan_math *blyan_math_service(void);
 
