@@ -173,8 +173,8 @@ let package = Package(
         .testTarget(
             name: "BlyanLearningTests",
             dependencies: [
-                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanModel", "CBlyanMath",
-                "CBlyanPlugin",
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanModel", "BlyanServer",
+                "CBlyanMath", "CBlyanPlugin",
             ],
             swiftSettings: testing),
         .testTarget(

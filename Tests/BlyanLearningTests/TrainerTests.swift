@@ -99,6 +99,9 @@ import Testing
         let batch = stream.batch(step: 0, options)
         #expect(batch.sequences.count == 16 && batch.targetCount == 16 * 32)
         #expect(zip(batch.tokens, batch.targets).allSatisfy { $1 == $0 + 1 })
+        // Half of the windows from elsewhere.
+        let mixed = stream.batch(step: 0, options, mixing: TokenStream(tokens: Array(1000..<1100)))
+        #expect(mixed.tokens.count { $0 >= 1000 } == 8 * 32)
         // Text shorter than a window is one window.
         #expect(TokenStream(tokens: [1, 2, 3]).batch(step: 0, options).targetCount == 32)
     }

@@ -10,6 +10,11 @@ package struct PoolShard: Sendable {
         /// Its domain or language.
         package let slice: String
         package let text: String
+
+        package init(slice: String, text: String) {
+            self.slice = slice
+            self.text = text
+        }
     }
 
     /// SHA-256 of the whole shard.

@@ -14,6 +14,13 @@ package struct VerdictDocument: Sendable, Equatable {
         /// The number of this judgement since the commitments, from 1.
         package let count: Int
         package let seed: Digest
+
+        package init(shard: Digest, secrets: [String: Digest], count: Int, seed: Digest) {
+            self.shard = shard
+            self.secrets = secrets
+            self.count = count
+            self.seed = seed
+        }
     }
 
     /// What a gate said.
@@ -23,6 +30,16 @@ package struct VerdictDocument: Sendable, Equatable {
         package let outcome: String
         package let reason: String
         package let evidence: JSONValue
+
+        package init(
+            name: String, version: String, outcome: String, reason: String, evidence: JSONValue
+        ) {
+            self.name = name
+            self.version = version
+            self.outcome = outcome
+            self.reason = reason
+            self.evidence = evidence
+        }
     }
 
     package var model: Digest

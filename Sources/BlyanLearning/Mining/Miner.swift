@@ -20,6 +20,8 @@ package final class Miner {
         /// Mean loss on text that was held back, before and after, in nats a token; nil if the text was too short to hold any back.
         package let before: Double?
         package let after: Double?
+        /// The share of the text's tokens that the part served before it was trained; 1 for parts that serve all.
+        package let served: Double
         /// The part's tensors as f32.
         package let tensors: [ExpertFile.Tensor]
         /// Tokens that were predicted in this run, and the seconds that it took.
@@ -32,6 +34,8 @@ package final class Miner {
     private let part: String
     private let state: TrainingState
     private let before: Double?
+    private let served: Double
+    private let rehearsal: TokenStream?
     /// Steps that an earlier run had made.
     package let resumedAt: Int
 
@@ -42,12 +46,15 @@ package final class Miner {
     ///
     /// - Parameters:
     ///   - folder: where an interrupted training is kept.
+    ///   - onRehearsal: told how many tokens of the rehearsal are made; throws to stop.
     ///   - isFresh: begins anew even if there is something to go on with.
     /// - Throws: ``ModelError`` for a part that is not there or options that make no sense; what decoding the model throws.
     package init(
         model: LoadedModel, part: String, text: TrainingText, options: TrainingOptions,
-        pool: WorkerPool, folder: URL, isFresh: Bool
+        pool: WorkerPool, folder: URL, isFresh: Bool,
+        onRehearsal: (_ made: Int) throws -> Void = { _ in }
     ) throws {
+        try options.validate()
         guard let library = GemmLibrary.openBLAS() else {
             throw KernelError(
                 .notFound,
@@ -67,6 +74,11 @@ package final class Miner {
         self.text = text
         self.part = part
         before = try Self.loss(network, text)
+        served = try Self.served(network, by: part, text)
+        rehearsal =
+            options.rehearsal > 0
+            ? try Rehearsal.make(options.rehearsal, by: model, seed: options.seed, onRehearsal)
+            : nil
         trainer = try Trainer(network, parts: [part], options)
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
@@ -115,7 +127,7 @@ package final class Miner {
             }
         }
         return try Result(
-            before: before, after: Self.loss(trainer.network, text),
+            before: before, after: Self.loss(trainer.network, text), served: served,
             tensors: trainer.network.weights.ordered(part).map { name, matrix in
                 ExpertFile.Tensor(
                     name: name, rows: matrix.rows, columns: matrix.columns, values: matrix.values)
@@ -125,6 +137,31 @@ package final class Miner {
 
     /// Forgets what an interrupted training would go on with.
     package func end() { state.remove() }
+
+    /// The share of the text's tokens that a part serves.
+    ///
+    /// - Throws: ``ModelError`` if it is none: an expert learns nothing from such a text.
+    private static func served(_ network: Network, by part: String, _ text: TrainingText) throws
+        -> Double
+    {
+        guard part.contains(".expert") else { return 1 }
+        let sample = Array(text.stream.tokens.prefix(4096))
+        let before = network.served
+        _ = try network.losses(
+            TokenBatch(
+                stride(from: 0, to: sample.count, by: 256).map { Array(sample[$0...].prefix(257)) })
+        )
+        let counts = network.served.merging(before) { $0 - $1 }
+        let count = counts[part] ?? 0
+        guard count == 0 else { return Double(count) / Double(sample.count) }
+        let layer = part.prefix { $0 != "." } + "."
+        let used = counts.filter { $0.key.hasPrefix(layer) }
+            .sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map(\.key)
+        throw ModelError(
+            "the router sends no token of this text to \(part): it would learn nothing",
+            hint: "of this layer \(used.prefix(3).joined(separator: ", ")) serve most of its tokens"
+        )
+    }
 
     private static func loss(_ network: Network, _ text: TrainingText) throws -> Double? {
         guard !text.heldBack.isEmpty else { return nil }

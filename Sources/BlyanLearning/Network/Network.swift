@@ -14,6 +14,8 @@ package final class Network {
     let config: ModelConfig
     let rotary: RotaryEmbedding
     private let openRouter: () throws -> (any RequestRouter)?
+    /// Tokens that each expert has served since the network was made.
+    package private(set) var served: [String: Int] = [:]
     private var capacity = 0
     // One a layer that the backward pass passes, then one for all others.
     private var tapes: [Tape] = []
@@ -102,6 +104,7 @@ package final class Network {
             let tape = tapes[max(0, layer - firstTaped)]
             try attend(layer, tape, batch.sequences, n)
             try feedForward(layer, tape, batch.sequences, routers, n)
+            for group in tape.groups { served[group.part, default: 0] += group.rows.count }
             if layer >= depth.lowestLayer { try checkShares(layer, tape, n) }
         }
         let losses = try finish(batch, gradients, scale)

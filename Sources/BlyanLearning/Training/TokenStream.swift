@@ -5,13 +5,18 @@ package struct TokenStream: Sendable {
 
     package init(tokens: [Int]) { self.tokens = tokens }
 
-    /// The window of a step: the same for the same seed, whatever was drawn before.
-    package func batch(step: Int, _ options: TrainingOptions) -> TokenBatch {
+    /// The windows of a step: the same for the same seed, whatever was drawn before.
+    ///
+    /// - Parameter others: half of the windows come from it.
+    package func batch(step: Int, _ options: TrainingOptions, mixing others: TokenStream? = nil)
+        -> TokenBatch
+    {
         var random = SplitMix64(
             seed: options.seed &+ UInt64(truncatingIfNeeded: step) &* 0x9E37_79B9)
         var batch = TokenBatch()
-        let length = min(options.sequence + 1, tokens.count)
-        for _ in 0..<options.batch {
+        for i in 0..<options.batch {
+            let tokens = i % 2 == 1 ? others?.tokens ?? tokens : tokens
+            let length = min(options.sequence + 1, tokens.count)
             let start = Int(random.next(below: UInt64(tokens.count - length + 1)))
             batch.append(tokens[start..<start + length])
         }

@@ -27,6 +27,13 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     public var clip: Float = 1
     /// What batches are drawn by.
     public var seed: UInt64 = 1
+    /// Tokens that the model itself makes before it is trained, which half of each batch then comes from: what it
+    /// knew it keeps (pseudo-rehearsal, A.
+    ///
+    /// Robins, Connection Science 7, 1995).
+    ///
+    /// 0 = none.
+    public var rehearsal = 0
 
     /// Options for a number of steps, the rest as usual.
     public init(steps: Int) {
@@ -60,6 +67,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         try require(epsilon > 0 && epsilon < 1, "epsilon is \(epsilon), expected more than 0")
         try require(
             (0...1).contains(weightDecay), "weight decay is \(weightDecay), expected 0 to 1")
+        try require(
+            (0...100_000_000).contains(rehearsal), "rehearsal is \(rehearsal), expected 0 or more")
         try require(clip > 0 && clip.isFinite, "clip is \(clip), expected more than 0")
     }
 }

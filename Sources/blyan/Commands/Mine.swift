@@ -41,6 +41,12 @@ struct Mine: NodeCommand {
     @Option(help: ArgumentHelp("What batches are drawn by.", valueName: "n"))
     var seed: UInt64 = 1
 
+    @Option(
+        help: ArgumentHelp(
+            "Tokens that the model makes first, for half of each batch, so that it keeps what it knew; 0 = none.",
+            valueName: "n"))
+    var rehearse = 32768
+
     @Option(help: ArgumentHelp("Threads that train; otherwise the node's.", valueName: "n"))
     var threads: Int?
 
@@ -73,12 +79,19 @@ struct Mine: NodeCommand {
         options.sequence = min(sequence, loaded.model.document.config.maximumPositions)
         options.rate = rate
         options.seed = seed
+        options.rehearsal = rehearse
         // Before minutes of work: whoever cannot sign learns it now.
         let key = dryRun ? nil : try author.key(node, console, of: self)
+        let bar = ProgressBar(console)
         let miner = try Miner(
             model: loaded, part: expert, text: text, options: options,
             pool: WorkerPool(threads: threads ?? node.threads),
-            folder: node.home.appendingPathComponent("training"), isFresh: restart)
+            folder: node.home.appendingPathComponent("training"), isFresh: restart
+        ) { made in
+            try Cancellation.check()
+            bar.update(min(made, rehearse), of: rehearse, "tokens of rehearsal")
+        }
+        bar.end()
         if miner.resumedAt > 0 { console.note("blyan: going on after step \(miner.resumedAt)") }
         let result = try train(miner, console)
         let isBetter = result.before.flatMap { b in result.after.map { $0 < b } } ?? true
@@ -126,6 +139,7 @@ struct Mine: NodeCommand {
         try console.print(
             "trained   \(expert), \(steps) steps, \(result.tokens) tokens in \(result.seconds.formatted(1)) s, \(Int(rate)) a second"
         )
+        try console.print("serves    \((100 * result.served).formatted(1)) % of the text's tokens")
         guard let before = result.before, let after = result.after else { return }
         try console.print(
             "held back perplexity \(exp(before).formatted(2)) before, \(exp(after).formatted(2)) after"
@@ -139,6 +153,7 @@ struct Mine: NodeCommand {
         return [
             "expert": .string(expert), "steps": .int(Int64(steps)),
             "tokens": .int(Int64(result.tokens)),
+            "served_ppm": .int(Int64(result.served * 1e6)),
             "milliseconds": .int(Int64(result.seconds * 1000)),
             "held_back_before_unat": unat(result.before),
             "held_back_after_unat": unat(result.after),

@@ -1,0 +1,279 @@
+import BlyanJSON
+import BlyanKernel
+import BlyanLearning
+import BlyanModel
+import BlyanServer
+import Foundation
+import Testing
+
+/// From a trained expert to the version that serves, and all that must not get there.
+@Suite(.serialized) struct JudgeTests {
+    @Test func aRealGainIsAcceptedServedAndAudited() throws {
+        let home = try JudgedHome()
+        let before = try home.node.model(nil)
+        let made = try home.judge(home.trained())
+        #expect(made.outcome == .accept, "\(made.reason) \(made.gates)")
+        #expect(made.gates.map(\.name) == ["structure", "proof-of-learning"])
+        let after = try home.node.model(nil)
+        #expect(after.model.parts[JudgedHome.part] == made.candidate.hash)
+        #expect(after.model.version?.hash == made.version?.hash)
+        #expect(before.model.parts[JudgedHome.part] != made.candidate.hash)
+        // Both versions are there; nothing else changed.
+        let versions = try home.node.catalog.versions(of: JudgedHome.part, model: after.model)
+        #expect(versions.count == 2 && versions[1].header.version == "1.1.0")
+        #expect(
+            after.model.parts.filter { $0.key != JudgedHome.part }
+                == before.model.parts.filter { $0.key != JudgedHome.part })
+        #expect(try home.node.judge().candidates.queue.isEmpty)
+        #expect(try home.node.store.verify().failures.isEmpty)
+        // Whoever has the receipt judges again, by any of the three blocks, and after a restart.
+        let blocks = try [made.candidate, #require(made.verdict), #require(made.version)]
+        for block in blocks {
+            #expect(try home.node.judge().audit(block).differences == [])
+        }
+        try home.reopen()
+        #expect(try home.node.judge().audit(blocks[1]).differences == [])
+        #expect(throws: KernelError.self) { try home.node.judge().submit(made.candidate) }
+    }
+
+    /// What is no gain earns nothing, and its evidence stays.
+    @Test func whatIsNoGainIsRejected() throws {
+        let home = try JudgedHome()
+        var random = SplitMix64(seed: 3)
+        func noise() -> Float { Float(random.next(below: 2001)) / 1000 - 1 }
+        let own = try home.tensors()
+        let cases: [(String, [ExpertFile.Tensor], String)] = [
+            ("copy", own, "proof-of-learning/no-improvement"),
+            (
+                "noise around it", own.mapped { $3 + 0.02 * noise() },
+                "proof-of-learning/no-improvement"
+            ),
+            ("zero", own.mapped { _, _, _, _ in 0 }, "structure/norm"),
+            ("garbage", own.mapped { _, _, _, _ in noise() }, "structure/norm"),
+            ("sign flip", own.mapped { -$3 }, "proof-of-learning/no-improvement"),
+            ("twice as large", own.mapped { 2 * $3 }, "proof-of-learning/no-improvement"),
+            ("no number", own.mapped { $1 == 3 && $2 == 5 ? .nan : $3 }, "structure/not-finite"),
+            (
+                "infinity", own.mapped { $1 == 3 && $2 == 5 ? .infinity : $3 },
+                "structure/not-finite"
+            ),
+        ]
+        for (name, tensors, reason) in cases {
+            let made = try home.judge(tensors)
+            #expect(made.outcome == .reject && made.reason == reason, "\(name): \(made.reason)")
+            #expect(try home.node.store.block(made.candidate.hash) == nil)
+            #expect(
+                try home.node.judge().audit(#require(made.verdict)).differences == [], "\(name)")
+        }
+        #expect(try home.node.model(nil).model.version?.header.index ?? 0 < 10)
+        #expect(try home.node.store.verify().failures.isEmpty)
+    }
+
+    @Test func aReceiptThatWasAlteredDoesNotAgree() throws {
+        let home = try JudgedHome()
+        let made = try home.judge(home.trained())
+        let verdict = try #require(made.verdict)
+        let judge = try home.node.judge()
+        let document = try VerdictDocument(parsing: home.node.store.document(verdict))
+        /// Signed by the validator itself: what it says must not matter.
+        func audit(_ change: (inout VerdictDocument) throws -> Void) throws -> [String] {
+            var altered = document
+            altered.signatures = [:]
+            try change(&altered)
+            if altered.signatures.isEmpty {
+                try altered.sign(
+                    home.node.signingKey(), genesis: #require(home.node.store.genesis))
+            }
+            let writer = try home.node.store.payloads.makeWriter()
+            try writer.write(altered.encoded)
+            var header = verdict.header
+            try writer.finish().describe(in: &header, type: "json")
+            let block = try Block(signing: header, with: home.node.signingKey())
+            return try judge.audit(block).differences
+        }
+        func gate(_ key: String, _ change: (JSONValue) -> JSONValue) throws -> [String] {
+            try audit { altered in
+                let last = altered.gates[1]
+                guard case .object(var evidence) = last.evidence, let old = evidence[key] else {
+                    throw KernelError(.malformed, "the evidence has no \(key)")
+                }
+                evidence[key] = change(old)
+                altered.gates[1] = VerdictDocument.Gate(
+                    name: last.name, version: last.version, outcome: last.outcome,
+                    reason: last.reason, evidence: .object(evidence))
+            }
+        }
+        func first(_ value: JSONValue) -> JSONValue {
+            guard case .array(var list) = value, let number = list[0].int else { return value }
+            list[0] = .int(number + 1)
+            return .array(list)
+        }
+        #expect(try audit { _ in } == [])
+        for key in ["candidate_unat", "baseline_unat", "documents", "tokens"] {
+            #expect(try !gate(key, first).isEmpty, "\(key)")
+        }
+        #expect(try !gate("slices") { _ in .object([:]) }.isEmpty)
+        #expect(try !gate("lower_ppb") { .int(($0.int ?? 0) + 1) }.isEmpty)
+        let draw = try #require(document.draw)
+        func redraw(
+            seed: Digest? = nil, shard: Digest? = nil, count: Int? = nil, secret: Digest? = nil
+        )
+            throws -> [String]
+        {
+            try audit {
+                $0.draw = VerdictDocument.Draw(
+                    shard: shard ?? draw.shard,
+                    secrets: secret.map { s in draw.secrets.mapValues { _ in s } } ?? draw.secrets,
+                    count: count ?? draw.count, seed: seed ?? draw.seed)
+            }
+        }
+        let other = SHA256.hash([1, 2, 3])
+        #expect(try !redraw(seed: other).isEmpty)
+        #expect(try !redraw(count: draw.count + 1).isEmpty)
+        #expect(try !redraw(secret: other).isEmpty)
+        #expect(try !redraw(shard: other).isEmpty)
+        #expect(
+            try !audit {
+                $0.outcome = "reject"; $0.reason = "structure/norm"
+            }.isEmpty)
+        #expect(
+            try !audit {
+                $0.received += 1; $0.signatures = document.signatures
+            }.isEmpty)
+    }
+
+    @Test func badCandidatesAreRefusedWithWhatToDo() throws {
+        let home = try JudgedHome(pool: [])
+        let judge = try home.node.judge()
+        try judge.adoptPolicy()
+        func refusal(_ block: Block) -> String {
+            do {
+                try judge.submit(block)
+                return "taken"
+            } catch { return "\(error)" }
+        }
+        let own = try home.tensors()
+        let good = try home.block(own)
+        #expect(refusal(try home.block(own, bits: 0)).contains("stamp"))
+        func altered(_ change: (inout BlockHeader) -> Void) throws -> Block {
+            var header = good.header
+            change(&header)
+            header.nonce = ""
+            return try Block(signing: Stamp.search(header), with: home.node.signingKey())
+        }
+        #expect(
+            refusal(try altered { $0.expertName = "layer9.expert9" }).contains("layer9.expert9"))
+        #expect(refusal(try altered { $0.expertName = "head" }).contains("experts and routers"))
+        #expect(refusal(try altered { $0.version = "1.0.0" }).contains("expected one above"))
+        #expect(refusal(try altered { $0.index += 1 }).contains("does not stand where it claims"))
+        #expect(refusal(try altered { $0.dependsOn = [] }).contains("depends on no model"))
+        #expect(refusal(try altered { $0.timestamp = 1 << 50 }).contains("yet to come"))
+        #expect(
+            refusal(try altered { $0.previous = home.node.store.genesis }).contains(
+                "somebody was faster"))
+        #expect(
+            refusal(try altered { $0.payloadHash = SHA256.hash([7]) }).contains("payload"))
+        // Signed by another key than it claims.
+        var line = String(decoding: good.line, as: UTF8.self)
+        line = line.replacingOccurrences(
+            of: good.header.miner, with: try SigningKey().publicKey)
+        let forged = try Block(parsing: Array(line.utf8))
+        #expect(refusal(forged).contains("not signed by the key that it claims"))
+        #expect(refusal(good) == "taken")
+        #expect(refusal(good).contains("waits for its verdict already"))
+        // Without held-out text nothing can be judged: it waits on, and is judged when there is some.
+        #expect(try judge.judge(good.hash).reason == "proof-of-learning/no-text")
+        #expect(judge.candidates.queue.count == 1)
+        _ = try judge.addShard(JudgedHome.shard(JudgedHome.pool))
+        #expect(try judge.judge(good.hash).outcome == .reject)
+        #expect(refusal(good).contains("was judged already"))
+    }
+
+    /// What was acknowledged waits through a restart, with its payload, and is judged once.
+    @Test func candidatesOutliveARestart() throws {
+        let home = try JudgedHome()
+        let block = try home.block(home.tensors().mapped { $3 * 1.001 })
+        try home.node.judge().submit(block)
+        let payload = try #require(block.header.payloadHash)
+        try home.reopen()
+        #expect(home.node.store.payloads.contains(payload, size: UInt64(block.header.payloadSize)))
+        let judge = try home.node.judge()
+        #expect(judge.candidates.queue.map(\.block) == [block])
+        let made = try #require(try judge.judgeNext())
+        #expect(made.candidate == block && made.outcome == .reject)
+        #expect(try judge.judgeNext() == nil)
+        try home.reopen()
+        #expect(try home.node.judge().judgeNext() == nil)
+        // Those of rejected candidates are kept for a while, so that they can be judged again.
+        #expect(home.node.store.payloads.contains(payload, size: UInt64(block.header.payloadSize)))
+        #expect(try home.node.judge().audit(#require(made.verdict)).differences == [])
+    }
+
+    /// A verdict that is durable ends the wait, also if the process was killed before it could say so.
+    @Test func aCandidateWhoseVerdictIsDurableIsNotJudgedAgain() throws {
+        let home = try JudgedHome()
+        let block = try home.block(home.tensors())
+        let judge = try home.node.judge()
+        try judge.submit(block)
+        let waiting = home.folder.appendingPathComponent("candidates")
+        let files = try FileManager.default.contentsOfDirectory(atPath: waiting.path)
+        let file = waiting.appendingPathComponent(try #require(files.first))
+        let bytes = try Data(contentsOf: file)
+        let made = try judge.judge(block.hash)
+        // As it lay there before the verdict.
+        try bytes.write(to: file)
+        try home.reopen()
+        let again = try home.node.judge()
+        #expect(again.candidates.queue.isEmpty)
+        #expect(again.verdict(of: block.hash)?.hash == made.verdict?.hash)
+        let verdicts = try home.node.store.blocks(.type(chain: "A", "verdict"))
+        #expect(verdicts.count == 1)
+    }
+
+    @Test func whoWaitsTooLongBehindAnotherIsTold() throws {
+        let home = try JudgedHome()
+        let better = try home.block(home.trained())
+        let slower = try home.block(home.tensors().mapped { $3 * 1.001 })
+        let judge = try home.node.judge()
+        try judge.submit(better)
+        try judge.submit(slower)
+        #expect(try judge.judge(better.hash).outcome == .accept)
+        let made = try judge.judge(slower.hash)
+        #expect(made.reason == "intake/parent-replaced")
+        #expect(try judge.audit(#require(made.verdict)).differences == [])
+    }
+
+    /// The policy is the chain's: a manifest that differs judges nothing until it is adopted.
+    @Test func thePolicyIsWhatTheChainSays() throws {
+        let home = try JudgedHome()
+        _ = try home.judge(home.tensors())
+        let first = try #require(try home.node.judge().currentPolicy())
+        #expect(first.policy.gates.map(\.name) == ["structure", "proof-of-learning"])
+        let file = home.folder.appendingPathComponent("plugins/structure.yaml")
+        let text = try String(contentsOf: file, encoding: .utf8)
+        try (text + "config:\n  norm_ratio_percent: 150\n").write(
+            to: file, atomically: true, encoding: .utf8)
+        try home.reopen()
+        let error = #expect(throws: KernelError.self) {
+            try home.judge(home.tensors().mapped { $3 * 1.002 })
+        }
+        #expect(error?.message.contains("structure") == true)
+        #expect(try home.node.judge().candidates.queue.count == 1)
+        let adopted = try home.node.judge().adoptPolicy()
+        #expect(adopted.hash != first.block.hash)
+        #expect(try home.node.judge().judgeNext()?.outcome == .reject)
+    }
+
+    @Test func shardsAreUsedUpOneAfterTheOther() throws {
+        let home = try JudgedHome(pool: [])
+        let judge = try home.node.judge()
+        let half = JudgedHome.pool.count / 2
+        let first = try judge.addShard(JudgedHome.shard(Array(JudgedHome.pool[..<half])))
+        _ = try judge.addShard(JudgedHome.shard(Array(JudgedHome.pool[half...])))
+        #expect(throws: KernelError.self) {
+            try judge.addShard(JudgedHome.shard(Array(JudgedHome.pool[half...])))
+        }
+        _ = try home.judge(home.tensors())
+        #expect(judge.judgements(on: try #require(first.header.payloadHash)) == 1)
+    }
+}
