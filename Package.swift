@@ -100,6 +100,7 @@ let package = Package(
         .target(
             name: "BlyanLearning",
             dependencies: ["BlyanJSON", "BlyanKernel", "BlyanModel", "CBlyanMath", "CBlyanPlugin"],
+            exclude: ["JUDGEMENT.md"],
             swiftSettings: strict),
         .target(
             name: "BlyanLedger", dependencies: ["BlyanJSON", "BlyanKernel"],

@@ -248,6 +248,18 @@ public final class Node: @unchecked Sendable {
         }
     }
 
+    /// Writes the gates that are enabled now as the policy that candidates are judged by, if there is a policy and it has others.
+    ///
+    /// - Returns: The policy block, durable; nil if nothing changed.
+    /// - Throws: What loading the gates, signing or appending throws.
+    package func adoptPolicy(passphrase: (@Sendable () throws -> [UInt8])? = nil) throws -> Block? {
+        let judge = try judge()
+        guard let current = try judge.currentPolicy() else { return nil }
+        let gates = try plugins.gates().map(JudgingPolicy.gate)
+        guard !current.policy.hasSameGates(as: gates) else { return nil }
+        return try self.judge(passphrase: passphrase ?? self.passphrase).adoptPolicy()
+    }
+
     /// Gives the home back: waits for nothing, keeps what is durable.
     public func close() {
         ledger.close()

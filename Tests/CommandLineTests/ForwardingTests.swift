@@ -92,7 +92,9 @@ import Testing
             client.waitUntilExit()
             let error = try String(
                 contentsOf: home.scratch.appendingPathComponent("\(i).err"), encoding: .utf8)
-            #expect(client.terminationStatus == 0, "\(error)")
+            // Of the two of one name the one that comes while the other is at work is told so.
+            let isTold = [0, 16].contains(i) && error.contains("is under way in this home")
+            #expect(client.terminationStatus == 0 || isTold, "\(error)")
         }
         try home.succeed("chain", "verify")
         #expect(try home.succeed("model", "list").split(separator: "\n").count == 17)

@@ -11,15 +11,15 @@ final class ProofOfLearning: Gate {
     static let version = "1.0.0"
     static let configSchema = """
         {"type": "object", "additionalProperties": false, "properties": {
-          "documents": {"type": "integer", "minimum": 16, "maximum": 1000000, "default": 1024,
+          "documents": {"type": "integer", "minimum": 16, "maximum": 1000000, "default": 900,
             "description": "Documents that are drawn."},
           "least_documents": {"type": "integer", "minimum": 8, "maximum": 1000000, "default": 128,
             "description": "With fewer documents nothing is decided: the verdict is defer."},
-          "delta_ppm": {"type": "integer", "minimum": 0, "maximum": 1000000, "default": 2000,
+          "delta_ppm": {"type": "integer", "minimum": 0, "maximum": 1000000, "default": 1500,
             "description": "The improvement, in millionths of the loss, that the lower bound must exceed."},
           "confidence_ppm": {"type": "integer", "minimum": 500000, "maximum": 999900, "default": 990000,
             "description": "One-sided confidence of that bound."},
-          "floor_ppm": {"type": "integer", "minimum": -1000000, "maximum": 1000000, "default": -10000,
+          "floor_ppm": {"type": "integer", "minimum": -1000000, "maximum": 1000000, "default": -20000,
             "description": "What no slice's improvement may fall below."},
           "slice_confidence_ppm": {"type": "integer", "minimum": 500000, "maximum": 999900, "default": 950000,
             "description": "One-sided confidence of each slice's bound."},
@@ -37,12 +37,12 @@ final class ProofOfLearning: Gate {
 
     init(host: HostServices, config: String) throws(PluginError) {
         let settings = try Settings(config)
-        wanted = Int(settings.integer("documents", default: 1024))
+        wanted = Int(settings.integer("documents", default: 900))
         least = Int(settings.integer("least_documents", default: 128))
         resamples = Int(settings.integer("resamples", default: 4000))
         // Billionths from here on.
-        delta = settings.integer("delta_ppm", default: 2000) * 1000
-        floor = settings.integer("floor_ppm", default: -10_000) * 1000
+        delta = settings.integer("delta_ppm", default: 1500) * 1000
+        floor = settings.integer("floor_ppm", default: -20_000) * 1000
         band = settings.integer("band_ppm", default: 50) * 1000
         confidence = settings.integer("confidence_ppm", default: 990_000)
         sliceConfidence = settings.integer("slice_confidence_ppm", default: 950_000)

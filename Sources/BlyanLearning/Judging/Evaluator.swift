@@ -113,7 +113,9 @@ package final class Evaluator: Sendable {
                         while failure.withLock({ $0 == nil }) {
                             let i = next.add(1, ordering: .relaxed).oldValue
                             guard i < documents.count else { return }
-                            let loss = try runner.loss(of: documents[i].tokens)
+                            let loss = try Self.undisturbed {
+                                try runner.loss(of: documents[i].tokens)
+                            }
                             results.withLock { $0[i] = loss }
                         }
                     }
@@ -125,6 +127,17 @@ package final class Evaluator: Sendable {
         running.wait()
         if let error = failure.withLock({ $0 }) { throw error }
         return results.withLock { $0 }
+    }
+
+    /// Does work again that was discarded because a page of *some* mapped payload could not be read meanwhile: where it is
+    /// one of this model's, the next try names it.
+    private static func undisturbed<R>(_ body: () throws -> R) throws -> R {
+        for _ in 0..<8 {
+            do { return try body() } catch let error as KernelError where error.code == .io {
+                usleep(250_000)
+            }
+        }
+        return try body()
     }
 
     /// Many documents at once, by a library's products.
@@ -208,6 +221,7 @@ package final class LossCache: @unchecked Sendable {
         }
     }
 
+    // Unchecked: the lock is held while the network is used.
     /// A network by one caller at a time.
     final class Exclusive: @unchecked Sendable {
         private let lock = NSLock()

@@ -27,7 +27,7 @@ struct Mine: NodeCommand {
     var data: String
 
     @Option(help: ArgumentHelp("Optimiser steps.", valueName: "n"))
-    var steps = 300
+    var steps = 60
 
     @Option(help: ArgumentHelp("Sequences a step.", valueName: "n"))
     var batch = 16
@@ -36,7 +36,7 @@ struct Mine: NodeCommand {
     var sequence = 128
 
     @Option(help: ArgumentHelp("The highest learning rate.", valueName: "x"))
-    var rate: Float = 1e-3
+    var rate: Float = 2e-4
 
     @Option(help: ArgumentHelp("What batches are drawn by.", valueName: "n"))
     var seed: UInt64 = 1

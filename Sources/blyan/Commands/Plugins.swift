@@ -172,7 +172,8 @@ struct PluginReload: NodeCommand {
         abstract: "Let the process that holds the home read its node manifest again.",
         discussion: """
             New requests get the plugins that the manifest names now; requests under way keep theirs. \
-            A plugin that does not load changes nothing.
+            A plugin that does not load changes nothing. Where candidates have been judged, gates that differ from those of \
+            the policy on chain A become the policy: a signed block, durable when this returns.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -182,11 +183,17 @@ struct PluginReload: NodeCommand {
 
     func run(_ node: Node, _ console: Console) throws {
         let plugins = try node.reloadPlugins()
+        let policy = try node.adoptPolicy(passphrase: console.nodePassphrase)
         if json {
-            struct Report: Encodable { let generation: Int; let plugins: [String] }
+            struct Report: Encodable {
+                let generation: Int; let plugins: [String]; let policyBlock: String
+            }
             return try console.printJSON(
-                Report(generation: plugins.generation, plugins: plugins.node.plugins))
+                Report(
+                    generation: plugins.generation, plugins: plugins.node.plugins,
+                    policyBlock: policy?.hash.description ?? ""))
         }
+        if let policy { try console.print("policy     \(policy.hash)") }
         try console.print(
             "generation \(plugins.generation): \(plugins.node.plugins.joined(separator: ", "))")
     }

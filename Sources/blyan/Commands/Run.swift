@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import BlyanJSON
 internal import BlyanKernel
+internal import BlyanLearning
 internal import BlyanModel
 internal import BlyanServer
 internal import Dispatch
@@ -43,6 +44,8 @@ struct Run: NodeCommand {
                 "reloaded  generation \(message.generation): \(message.plugins.joined(separator: ", "))"
             )
         }
+        // What waited when the last holder ended, once a command has unlocked the key or it was given.
+        if try Passphrase(home, console: console).isGiven { judgeWaiting(node, log) }
         let done = DispatchSemaphore(value: 0)
         var sources: [any DispatchSourceSignal] = []
         for number in [SIGINT, SIGTERM] {
@@ -55,8 +58,9 @@ struct Run: NodeCommand {
         signal(SIGHUP, SIG_IGN)
         let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
         hangup.setEventHandler {
-            do throws(KernelError) {
+            do {
                 _ = try node.reloadPlugins()
+                if let policy = try node.adoptPolicy() { log("policy    \(policy.hash)") }
             } catch {
                 log("not reloaded: \(error)")
             }
@@ -74,5 +78,20 @@ struct Run: NodeCommand {
         scrubbed.wait()
         withExtendedLifetime(sources) {}
         log("stopping; commands under way are ended")
+    }
+
+    /// Judges candidates that wait, in the background; a fault is told, and the candidate waits on.
+    private func judgeWaiting(_ node: Node, _ log: @escaping @Sendable (String) -> Void) {
+        Thread.detachNewThread {
+            do {
+                let judge = try node.judge()
+                for entry in judge.candidates.queue {
+                    let made = try judge.judge(entry.block.hash)
+                    log("judged    \(made.outcome.rawValue) \(made.reason) \(entry.block.hash)")
+                }
+            } catch {
+                log("not judged: \(error)")
+            }
+        }
     }
 }
