@@ -55,6 +55,7 @@ let package = Package(
         .library(name: "PickleLegacy", type: .dynamic, targets: ["PickleLegacy"]),
         .executable(name: "blyan-bench", targets: ["blyan-bench"]),
         .library(name: "ProofOfLearning", type: .dynamic, targets: ["ProofOfLearning"]),
+        .library(name: "QuickPerplexity", type: .dynamic, targets: ["QuickPerplexity"]),
         .library(name: "Structure", type: .dynamic, targets: ["Structure"]),
         .library(name: "TensorBlock", type: .dynamic, targets: ["TensorBlock"]),
         .library(name: "TopK", type: .dynamic, targets: ["TopK"]),
@@ -116,6 +117,7 @@ let package = Package(
         plugin("TensorBlock", in: "Formats"),
         plugin("TopK", in: "Routers"),
         plugin("Structure", in: "Gates"),
+        plugin("QuickPerplexity", in: "Gates"),
         plugin("ProofOfLearning", in: "Gates"),
         .target(
             name: "LayerCapped", dependencies: ["CBlyanPlugin"],

@@ -58,6 +58,13 @@ if [[ -x $python ]]; then
     "$python" Scripts/bench_peers.py load "$home-peers" | tee "$out/load-peers.json"
     rm -rf "$home-peers"
 fi
+"$bin/blyan" import Examples/models/sample-moe --name sample --home "$home" >/dev/null
+beside=()
+if [[ -x $python ]]; then beside=(--python "$python"); fi
+for threads in 1 2; do
+    echo "measuring a step of training, $threads threads" >&2
+    "$bin/blyan-bench" train --home "$home" --model sample --threads "$threads" "${beside[@]}" | tee "$out/train-$threads.json"
+done
 if [[ -x $python && -n ${LLAMA_BENCH:-} ]]; then
     Scripts/fetch-smollm2.sh >/dev/null
     "$python" Scripts/bench_peers.py models "$home-models"

@@ -4,8 +4,10 @@
     bench_peers.py load FOLDER              torch.load and safetensors on one f16 tensor of 512 MiB
     bench_peers.py first-token BLYAN HOME MODEL GGUF
                                             process start to first token, cold and warm, beside llama-bench
+    bench_peers.py train CHECKPOINT THREADS BATCH SEQUENCE STEPS PART
+                                            milliseconds of one optimiser step of one expert in PyTorch
 
-Needs numpy and gguf for `models`, torch and safetensors for `load`. LLAMA_BENCH names llama.cpp's llama-bench;
+Needs numpy and gguf for `models`, torch and safetensors for `load`, torch and transformers for `train`. LLAMA_BENCH names llama.cpp's llama-bench;
 llama-quantize is taken from the folder it lies in.
 """
 
@@ -125,6 +127,41 @@ print(json.dumps([ready * 1000, (time.perf_counter() - start) * 1000]))
     print(json.dumps(out, indent=1))
 
 
+def train(checkpoint, threads, batch, sequence, steps, part):
+    """AdamW on one expert alone: its weights are leaves of their own, put into the layer's fused parameters."""
+    import re
+    import torch
+    import transformers
+    threads, batch, sequence, steps = map(int, (threads, batch, sequence, steps))
+    layer, expert = map(int, re.fullmatch(r"layer(\d+)\.expert(\d+)", part).groups())
+    torch.set_num_threads(threads)
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    experts = model.model.layers[layer].mlp.experts
+    fused = {name: getattr(experts, name).data for name in ("gate_up_proj", "down_proj")}
+    own = {name: value[expert].clone().requires_grad_(True) for name, value in fused.items()}
+    for name in fused:
+        delattr(experts, name)
+    optimiser = torch.optim.AdamW(own.values(), lr=1e-3)
+    generator = torch.Generator().manual_seed(1)
+    times = []
+    for _ in range(steps + 2):
+        tokens = torch.randint(3, model.config.vocab_size, (batch, sequence + 1), generator=generator)
+        start = time.perf_counter()
+        for name, value in fused.items():
+            parts = [value[:expert], own[name][None], value[expert + 1:]]
+            setattr(experts, name, torch.cat(parts))
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(own.values(), 1.0)
+        optimiser.step()
+        times.append(1000 * (time.perf_counter() - start))
+    print(json.dumps({"step_ms": statistics.median(times[2:])}))
+
+
 def evict(*paths):
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
@@ -161,5 +198,7 @@ if __name__ == "__main__":
         load(pathlib.Path(arguments[0]))
     elif what == "first-token":
         first_token(*arguments)
+    elif what == "train":
+        train(*arguments)
     else:
         sys.exit(__doc__)

@@ -13,7 +13,7 @@ import Testing
         let before = try home.node.model(nil)
         let made = try home.judge(home.trained())
         #expect(made.outcome == .accept, "\(made.reason) \(made.gates)")
-        #expect(made.gates.map(\.name) == ["structure", "proof-of-learning"])
+        #expect(made.gates.map(\.name) == ["structure", "quick-perplexity", "proof-of-learning"])
         let after = try home.node.model(nil)
         #expect(after.model.parts[JudgedHome.part] == made.candidate.hash)
         #expect(after.model.version?.hash == made.version?.hash)
@@ -50,8 +50,8 @@ import Testing
             ),
             ("zero", own.mapped { _, _, _, _ in 0 }, "structure/norm"),
             ("garbage", own.mapped { _, _, _, _ in noise() }, "structure/norm"),
-            ("sign flip", own.mapped { -$3 }, "proof-of-learning/no-improvement"),
-            ("twice as large", own.mapped { 2 * $3 }, "proof-of-learning/no-improvement"),
+            ("sign flip", own.mapped { -$3 }, "quick-perplexity/hopeless"),
+            ("twice as large", own.mapped { 2 * $3 }, "quick-perplexity/hopeless"),
             ("no number", own.mapped { $1 == 3 && $2 == 5 ? .nan : $3 }, "structure/not-finite"),
             (
                 "infinity", own.mapped { $1 == 3 && $2 == 5 ? .infinity : $3 },
@@ -93,12 +93,12 @@ import Testing
         }
         func gate(_ key: String, _ change: (JSONValue) -> JSONValue) throws -> [String] {
             try audit { altered in
-                let last = altered.gates[1]
+                let last = altered.gates[2]
                 guard case .object(var evidence) = last.evidence, let old = evidence[key] else {
                     throw KernelError(.malformed, "the evidence has no \(key)")
                 }
                 evidence[key] = change(old)
-                altered.gates[1] = VerdictDocument.Gate(
+                altered.gates[2] = VerdictDocument.Gate(
                     name: last.name, version: last.version, outcome: last.outcome,
                     reason: last.reason, evidence: .object(evidence))
             }
@@ -182,7 +182,7 @@ import Testing
         #expect(refusal(good) == "taken")
         #expect(refusal(good).contains("waits for its verdict already"))
         // Without held-out text nothing can be judged: it waits on, and is judged when there is some.
-        #expect(try judge.judge(good.hash).reason == "proof-of-learning/no-text")
+        #expect(try judge.judge(good.hash).reason == "quick-perplexity/no-text")
         #expect(judge.candidates.queue.count == 1)
         _ = try judge.addShard(JudgedHome.shard(JudgedHome.pool))
         #expect(try judge.judge(good.hash).outcome == .reject)
@@ -248,7 +248,10 @@ import Testing
         let home = try JudgedHome()
         _ = try home.judge(home.tensors())
         let first = try #require(try home.node.judge().currentPolicy())
-        #expect(first.policy.gates.map(\.name) == ["structure", "proof-of-learning"])
+        #expect(
+            first.policy.gates.map(\.name) == [
+                "structure", "quick-perplexity", "proof-of-learning",
+            ])
         let file = home.folder.appendingPathComponent("plugins/structure.yaml")
         let text = try String(contentsOf: file, encoding: .utf8)
         try (text + "config:\n  norm_ratio_percent: 150\n").write(

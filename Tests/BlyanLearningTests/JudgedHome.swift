@@ -18,7 +18,7 @@ final class JudgedHome {
     ///   - pool: documents of the held-out text; none = no text.
     init(
         gates: [(name: String, config: String)] = [
-            ("structure", ""),
+            ("structure", ""), ("quick-perplexity", ""),
             (
                 "proof-of-learning",
                 "documents: 96\n  least_documents: 16\n  delta_ppm: 500\n  floor_ppm: -300000\n  resamples: 1000"

@@ -17,7 +17,8 @@ import Testing
         let node = try NodeManifest(path: folder.appendingPathComponent("node.yaml").path)
         #expect(
             node.plugins == [
-                "tensorblock", "pickle-legacy", "topk", "structure", "proof-of-learning",
+                "tensorblock", "pickle-legacy", "topk", "structure", "quick-perplexity",
+                "proof-of-learning",
             ])
         #expect(node.verify == .touch)
         #expect(node.prompts == .exact)

@@ -37,6 +37,7 @@ package enum GateServices {
                 }
             }))
 
+    // Safe: as above.
     private nonisolated(unsafe) static let evaluate = unsafe table(
         unsafe blyan_evaluate(
             struct_size: UInt32(MemoryLayout<blyan_evaluate>.size), reserved: 0,
