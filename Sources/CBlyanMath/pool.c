@@ -1,5 +1,6 @@
 /* Threads that share a step's work. A worker spins for a moment after a task, since the next one follows within
  * microseconds while a token is computed, then parks on a condition variable. */
+#define _GNU_SOURCE
 #include "blyan_math.h"
 
 #include <pthread.h>
@@ -18,6 +19,7 @@
 
 struct blyan_pool {
     uint32_t threads;
+    int background;
     pthread_t *workers;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -39,8 +41,16 @@ static void take_tasks(blyan_pool *pool) {
     }
 }
 
+void blyan_thread_background(void) {
+#if defined(__linux__)
+    struct sched_param none = {0};
+    sched_setscheduler(0, SCHED_IDLE, &none);
+#endif
+}
+
 static void *worker(void *argument) {
     blyan_pool *pool = argument;
+    if (pool->background) blyan_thread_background();
     uint64_t seen = 0;
     for (;;) {
         uint32_t spins = 0;
@@ -63,10 +73,11 @@ static void *worker(void *argument) {
     }
 }
 
-blyan_pool *blyan_pool_new(uint32_t threads) {
+blyan_pool *blyan_pool_new(uint32_t threads, int background) {
     blyan_pool *pool = calloc(1, sizeof *pool);
     if (!pool) return NULL;
     pool->threads = threads < 1 ? 1 : threads;
+    pool->background = background;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pool->workers = calloc(pool->threads, sizeof *pool->workers);

@@ -38,7 +38,7 @@ struct GemmBench: ParsableCommand {
 
     func run() throws {
         let libraries = GemmLibrary.installed()
-        let pools = try threads.map(WorkerPool.init)
+        let pools = try threads.map { try WorkerPool(threads: $0) }
         var report = GemmReport(
             kernels: unsafe String(cString: blyan_math_isa_name(blyan_math_isa())),
             libraries: Dictionary(uniqueKeysWithValues: libraries.map { ($0.name, $0.version) }))

@@ -71,8 +71,12 @@ extension Int {
     }
 }
 
+// Unchecked: `lock` guards when it was drawn last.
 /// A bar that is redrawn in place at most ten times a second; nothing when nobody watches a terminal.
-final class ProgressBar {
+///
+/// Any thread.
+final class ProgressBar: @unchecked Sendable {
+    private let lock = NSLock()
     private let console: Console
     private let clock = ContinuousClock()
     private let start: ContinuousClock.Instant
@@ -102,10 +106,12 @@ final class ProgressBar {
 
     private func isDue(_ done: Int, _ all: Int) -> Bool {
         guard console.isTerminal, all > 0 else { return false }
-        let now = clock.now
-        if let drawn, now - drawn < .milliseconds(100), done < all { return false }
-        drawn = now
-        return true
+        return lock.withLock {
+            let now = clock.now
+            if let drawn, now - drawn < .milliseconds(100), done < all { return false }
+            drawn = now
+            return true
+        }
     }
 
     private func draw(_ fraction: Double, _ words: String) {
@@ -115,6 +121,6 @@ final class ProgressBar {
     }
 
     func end() {
-        if drawn != nil { console.note("\r\u{1B}[K", terminator: "") }
+        if lock.withLock({ drawn != nil }) { console.note("\r\u{1B}[K", terminator: "") }
     }
 }

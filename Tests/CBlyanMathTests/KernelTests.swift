@@ -285,7 +285,7 @@ private let shapes = [
 
     @Test func aPoolDoesEachTaskOnce() {
         for threads in [1, 2, 5] {
-            guard let pool = blyan_pool_new(UInt32(threads)) else {
+            guard let pool = blyan_pool_new(UInt32(threads), 0) else {
                 Issue.record("no pool of \(threads)")
                 continue
             }

@@ -2,8 +2,9 @@ internal import BlyanKernel
 package import BlyanModel
 package import Foundation
 
+// Unchecked: used by one thread at a time.
 /// Trains one part of a model on somebody's text, and can be interrupted.
-package final class Miner {
+package final class Miner: @unchecked Sendable {
     /// How far the training is.
     package struct Progress: Sendable {
         /// Steps made, those of an earlier run included.
@@ -52,7 +53,7 @@ package final class Miner {
     package init(
         model: LoadedModel, part: String, text: TrainingText, options: TrainingOptions,
         pool: WorkerPool, folder: URL, isFresh: Bool,
-        onRehearsal: (_ made: Int) throws -> Void = { _ in }
+        onRehearsal: @escaping @Sendable (_ made: Int) throws -> Void = { _ in }
     ) throws {
         try options.validate()
         guard let library = GemmLibrary.openBLAS() else {
@@ -77,7 +78,9 @@ package final class Miner {
         served = try Self.served(network, by: part, text)
         rehearsal =
             options.rehearsal > 0
-            ? try Rehearsal.make(options.rehearsal, by: model, seed: options.seed, onRehearsal)
+            ? try Rehearsal.make(
+                options.rehearsal, by: model, seed: options.seed, threads: pool.threads,
+                onRehearsal)
             : nil
         trainer = try Trainer(network, parts: [part], options)
         let encoder = JSONEncoder()

@@ -332,27 +332,3 @@ public struct Importer: Sendable {
         return try Block(signing: header, with: key)
     }
 }
-
-/// A value that a thread of its own computes.
-private final class Background<Value: Sendable>: Sendable {
-    private let result = Mutex<Swift.Result<Value, any Error>?>(nil)
-    private let running = DispatchGroup()
-
-    init(_ body: @escaping @Sendable () throws -> Value) {
-        running.enter()
-        Thread.detachNewThread { [self] in
-            let found = Swift.Result { try body() }
-            result.withLock { $0 = found }
-            running.leave()
-        }
-    }
-
-    /// The value, once it is there.
-    func value() throws -> Value {
-        running.wait()
-        guard let found = result.withLock({ $0 }) else {
-            throw ModelError("a thread ended without its result")
-        }
-        return try found.get()
-    }
-}

@@ -9,9 +9,12 @@ internal import CBlyanMath
     package let threads: Int
 
     /// A pool of `threads` (at least 1).
-    package init(threads: Int) throws {
+    ///
+    /// - Parameter isBackground: its workers run only where nothing else wants the processor; who calls ``run(_:_:)`` is
+    ///   one of the threads, and sees to itself: ``Background``.
+    package init(threads: Int, isBackground: Bool = false) throws {
         let wanted = UInt32(clamping: max(1, threads))
-        guard let pool = unsafe blyan_pool_new(wanted) else {
+        guard let pool = unsafe blyan_pool_new(wanted, isBackground ? 1 : 0) else {
             throw ModelError("cannot start \(wanted) worker threads")
         }
         unsafe self.pool = pool

@@ -134,8 +134,11 @@ const blyan_math *blyan_math_service(void);
 
 /** Workers that spin briefly, then park. */
 typedef struct blyan_pool blyan_pool;
-/** A pool of `threads` (1 = the caller alone). NULL if threads cannot be had. Free with blyan_pool_free. */
-blyan_pool *blyan_pool_new(uint32_t threads);
+/** A pool of `threads` (1 = the caller alone). NULL if threads cannot be had. Free with blyan_pool_free.
+ *  background: the workers run only where nothing else wants the processor. */
+blyan_pool *blyan_pool_new(uint32_t threads, int background);
+/** From now on the calling thread runs only where nothing else wants the processor (Linux: SCHED_IDLE). */
+void blyan_thread_background(void);
 void blyan_pool_free(blyan_pool *pool);
 uint32_t blyan_pool_threads(const blyan_pool *pool);
 /** Calls work(context, i) for i in [0, tasks), each once, spread over the pool; returns when all are done.

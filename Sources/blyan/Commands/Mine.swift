@@ -82,18 +82,7 @@ struct Mine: NodeCommand {
         options.rehearsal = rehearse
         // Before minutes of work: whoever cannot sign learns it now.
         let key = dryRun ? nil : try author.key(node, console, of: self)
-        let bar = ProgressBar(console)
-        let miner = try Miner(
-            model: loaded, part: expert, text: text, options: options,
-            pool: WorkerPool(threads: threads ?? node.threads),
-            folder: node.home.appendingPathComponent("training"), isFresh: restart
-        ) { made in
-            try Cancellation.check()
-            bar.update(min(made, rehearse), of: rehearse, "tokens of rehearsal")
-        }
-        bar.end()
-        if miner.resumedAt > 0 { console.note("blyan: going on after step \(miner.resumedAt)") }
-        let result = try train(miner, console)
+        let (miner, result) = try train(loaded, text, options, node, console)
         let isBetter = result.before.flatMap { b in result.after.map { $0 < b } } ?? true
         if !json { try print(result, console) }
         guard let key, isBetter || force else {
@@ -123,15 +112,33 @@ struct Mine: NodeCommand {
         if made.outcome != .accept { throw ExitCode(2) }
     }
 
-    private func train(_ miner: Miner, _ console: Console) throws -> Miner.Result {
-        let bar = ProgressBar(console)
-        defer { bar.end() }
-        return try miner.run { progress in
-            bar.update(
-                progress.step, of: progress.steps,
-                "loss \(progress.loss.formatted(4))  \(Int(progress.tokensPerSecond)) tokens/s  \(Int(progress.secondsLeft.rounded())) s left"
-            )
-        }
+    /// Trains where nothing else wants the processor: a chat beside it goes first.
+    private func train(
+        _ loaded: LoadedModel, _ text: TrainingText, _ options: TrainingOptions, _ node: Node,
+        _ console: Console
+    ) throws -> (Miner, Miner.Result) {
+        let folder = node.home.appendingPathComponent("training")
+        let (threads, expert, restart) = (threads ?? node.threads, expert, restart)
+        return try Background(yields: true) {
+            let bar = ProgressBar(console)
+            defer { bar.end() }
+            let miner = try Miner(
+                model: loaded, part: expert, text: text, options: options,
+                pool: WorkerPool(threads: threads, isBackground: true), folder: folder,
+                isFresh: restart
+            ) { made in
+                bar.update(
+                    min(made, options.rehearsal), of: options.rehearsal, "tokens of rehearsal")
+            }
+            if miner.resumedAt > 0 { console.note("blyan: going on after step \(miner.resumedAt)") }
+            let result = try miner.run { progress in
+                bar.update(
+                    progress.step, of: progress.steps,
+                    "loss \(progress.loss.formatted(4))  \(Int(progress.tokensPerSecond)) tokens/s  \(Int(progress.secondsLeft.rounded())) s left"
+                )
+            }
+            return (miner, result)
+        }.value()
     }
 
     private func print(_ result: Miner.Result, _ console: Console) throws {
