@@ -54,11 +54,14 @@ let package = Package(
         .executable(name: "blyan", targets: ["blyan"]),
         .library(name: "PickleLegacy", type: .dynamic, targets: ["PickleLegacy"]),
         .executable(name: "blyan-bench", targets: ["blyan-bench"]),
+        .library(name: "Flat", type: .dynamic, targets: ["Flat"]),
+        .library(name: "Improvement", type: .dynamic, targets: ["Improvement"]),
         .library(name: "ProofOfLearning", type: .dynamic, targets: ["ProofOfLearning"]),
         .library(name: "Structure", type: .dynamic, targets: ["Structure"]),
         .library(name: "TensorBlock", type: .dynamic, targets: ["TensorBlock"]),
         .library(name: "TopK", type: .dynamic, targets: ["TopK"]),
         .library(name: "LayerCapped", type: .dynamic, targets: ["LayerCapped"]),
+        .library(name: "UsageQuality", type: .dynamic, targets: ["UsageQuality"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2")
@@ -114,6 +117,9 @@ let package = Package(
         plugin("TopK", in: "Routers"),
         plugin("Structure", in: "Gates"),
         plugin("ProofOfLearning", in: "Gates"),
+        plugin("Flat", in: "Rewards"),
+        plugin("Improvement", in: "Rewards"),
+        plugin("UsageQuality", in: "Rewards"),
         .target(
             name: "LayerCapped", dependencies: ["CBlyanPlugin"],
             path: "Plugins/Routers/LayerCapped",
@@ -157,7 +163,7 @@ let package = Package(
         .testTarget(name: "ArchitectureTests", swiftSettings: testing),
         .testTarget(
             name: "PluginTests",
-            dependencies: ["BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
+            dependencies: ["BlyanJSON", "BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin"],
             swiftSettings: testing),
         .testTarget(
             name: "CommandLineTests",

@@ -15,15 +15,21 @@ import Testing
     @Test func theShippedManifestsAreValid() throws {
         let folder = Bench.root.appendingPathComponent("Manifests")
         let node = try NodeManifest(path: folder.appendingPathComponent("node.yaml").path)
-        #expect(node.plugins == ["tensorblock", "pickle-legacy", "topk"])
+        #expect(
+            node.plugins == [
+                "tensorblock", "pickle-legacy", "topk", "structure", "proof-of-learning",
+                "improvement",
+            ])
         #expect(node.verify == .touch)
         #expect(node.prompts == .exact)
         #expect(node.cacheBudget == 1 << 30)
-        for name in node.plugins + ["layer-capped"] {
+        for name in node.plugins + ["layer-capped", "usage-quality", "flat"] {
             let manifest = try PluginManifest(path: node.manifestPath(of: name))
             #expect(manifest.name == name)
             #expect(manifest.sha256 == nil)
-            #expect(manifest.abi == .host)
+            // The lowest that its kind needs.
+            let minor: UInt16 = [.gate, .reward].contains(manifest.kind) ? 1 : 0
+            #expect(manifest.abi == PluginABI(major: PluginABI.host.major, minor: minor))
         }
         // Editors read these files, the node what it was built with.
         for (name, built) in [("node", NodeManifest.schema), ("plugin", PluginManifest.schema)] {
