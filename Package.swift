@@ -167,7 +167,16 @@ let package = Package(
             swiftSettings: testing),
         .testTarget(
             name: "CommandLineTests",
-            dependencies: ["BlyanKernel", "BlyanLedger", "BlyanServer"], swiftSettings: testing),
+            dependencies: [
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel",
+                "BlyanServer", "RewardCrashChild",
+            ], swiftSettings: testing),
+        .executableTarget(
+            name: "RewardCrashChild",
+            dependencies: [
+                "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel", "BlyanServer",
+            ],
+            path: "Tests/RewardCrashChild", swiftSettings: testing),
         .testTarget(
             name: "BlyanLearningTests",
             dependencies: [

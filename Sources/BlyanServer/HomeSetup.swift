@@ -25,7 +25,8 @@ public enum HomeSetup {
         "ledger",
         "lock", "log", "lost+found", "node.schema.json", "node.schema.json.new", "node.yaml.new",
         "payloads",
-        "plugin.schema.json", "plugin.schema.json.new", "plugins", "scrub", "verified", "wallets",
+        "plugin.schema.json", "plugin.schema.json.new", "plugins", "scrub", "usage", "verified",
+        "wallets",
     ]
 
     /// Whether a home can be made in `home`: it is absent, empty, or holds what an interrupted ``run`` left.

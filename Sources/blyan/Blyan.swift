@@ -19,7 +19,7 @@ struct Blyan: ParsableCommand {
         subcommands: [
             Init.self, Import.self, Chat.self, Eval.self, Tokenize.self, ModelCommand.self,
             Expert.self, Chain.self,
-            BlockCommand.self, Wallet.self, Plugin.self, Run.self, Status.self,
+            BlockCommand.self, Wallet.self, Usage.self, Plugin.self, Run.self, Status.self,
         ])
 
     static let version = "0.1.0 (plugin ABI 1.0, chain format 1)"

@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import BlyanKernel
+internal import BlyanLedger
 internal import BlyanModel
 internal import BlyanServer
 internal import Foundation
@@ -172,7 +173,7 @@ struct PluginReload: NodeCommand {
         abstract: "Let the process that holds the home read its node manifest again.",
         discussion: """
             New requests get the plugins that the manifest names now; requests under way keep theirs. \
-            A plugin that does not load changes nothing.
+            A plugin that does not load changes nothing. Another reward policy is written on chain A first, with the first             block of chain C that it governs; this returns when that is durable.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -181,13 +182,24 @@ struct PluginReload: NodeCommand {
     var json = false
 
     func run(_ node: Node, _ console: Console) throws {
-        let plugins = try node.reloadPlugins()
+        let plugins = try node.reloadPlugins(passphrase: console.nodePassphrase)
+        let governing = try RewardTerms.governing(node.store)
         if json {
-            struct Report: Encodable { let generation: Int; let plugins: [String] }
+            struct Report: Encodable {
+                let generation: Int; let plugins: [String]; let rewards, rewardsPolicy: String
+            }
             return try console.printJSON(
-                Report(generation: plugins.generation, plugins: plugins.node.plugins))
+                Report(
+                    generation: plugins.generation, plugins: plugins.node.plugins,
+                    rewards: governing?.terms.name ?? "",
+                    rewardsPolicy: governing?.block.hash.description ?? ""))
         }
         try console.print(
             "generation \(plugins.generation): \(plugins.node.plugins.joined(separator: ", "))")
+        if let (block, terms) = governing {
+            try console.print(
+                "rewards   \(terms.summary), from block \(terms.first) of chain C on; policy block \(block.hash)"
+            )
+        }
     }
 }

@@ -55,7 +55,7 @@ struct Run: NodeCommand {
         signal(SIGHUP, SIG_IGN)
         let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
         hangup.setEventHandler {
-            do throws(KernelError) {
+            do {
                 _ = try node.reloadPlugins()
             } catch {
                 log("not reloaded: \(error)")
