@@ -54,12 +54,15 @@ let package = Package(
         .executable(name: "blyan", targets: ["blyan"]),
         .library(name: "PickleLegacy", type: .dynamic, targets: ["PickleLegacy"]),
         .executable(name: "blyan-bench", targets: ["blyan-bench"]),
+        .library(name: "Flat", type: .dynamic, targets: ["Flat"]),
+        .library(name: "Improvement", type: .dynamic, targets: ["Improvement"]),
         .library(name: "ProofOfLearning", type: .dynamic, targets: ["ProofOfLearning"]),
         .library(name: "QuickPerplexity", type: .dynamic, targets: ["QuickPerplexity"]),
         .library(name: "Structure", type: .dynamic, targets: ["Structure"]),
         .library(name: "TensorBlock", type: .dynamic, targets: ["TensorBlock"]),
         .library(name: "TopK", type: .dynamic, targets: ["TopK"]),
         .library(name: "LayerCapped", type: .dynamic, targets: ["LayerCapped"]),
+        .library(name: "UsageQuality", type: .dynamic, targets: ["UsageQuality"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2")
@@ -119,6 +122,9 @@ let package = Package(
         plugin("Structure", in: "Gates"),
         plugin("QuickPerplexity", in: "Gates"),
         plugin("ProofOfLearning", in: "Gates"),
+        plugin("Flat", in: "Rewards"),
+        plugin("Improvement", in: "Rewards"),
+        plugin("UsageQuality", in: "Rewards"),
         .target(
             name: "LayerCapped", dependencies: ["CBlyanPlugin"],
             path: "Plugins/Routers/LayerCapped",
@@ -167,12 +173,22 @@ let package = Package(
         .testTarget(
             name: "PluginTests",
             dependencies: [
-                "BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin", "GoldenChild",
+                "BlyanJSON", "BlyanModel", "BlyanKernel", "CBlyanMath", "CBlyanPlugin",
+                "GoldenChild",
             ],
             swiftSettings: testing),
         .testTarget(
             name: "CommandLineTests",
-            dependencies: ["BlyanKernel", "BlyanLedger", "BlyanServer"], swiftSettings: testing),
+            dependencies: [
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel",
+                "BlyanServer", "RewardCrashChild",
+            ], swiftSettings: testing),
+        .executableTarget(
+            name: "RewardCrashChild",
+            dependencies: [
+                "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel", "BlyanServer",
+            ],
+            path: "Tests/RewardCrashChild", swiftSettings: testing),
         .testTarget(
             name: "BlyanLearningTests",
             dependencies: [

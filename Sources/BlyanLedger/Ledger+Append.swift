@@ -113,7 +113,8 @@ extension Ledger {
         }
     }
 
-    private func make(
+    /// The block of transactions after `mark`; with `writing`.
+    func make(
         _ transactions: [Transaction], _ key: SigningKey, _ time: Int64, _ state: LedgerState,
         _ mark: LedgerState.Mark
     ) throws(KernelError) -> LedgerDraft {
@@ -168,7 +169,7 @@ extension Ledger {
             after: mark)
     }
 
-    private func sign(
+    func sign(
         _ type: String, _ payload: [UInt8], _ dependencies: [Digest], _ key: SigningKey,
         _ time: Int64, _ effect: BlockEffect, after mark: LedgerState.Mark
     ) throws(KernelError) -> LedgerDraft {

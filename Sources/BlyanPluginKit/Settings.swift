@@ -1,4 +1,4 @@
-internal import BlyanJSON
+public import BlyanJSON
 internal import CBlyanPlugin
 
 /// A plugin's configuration, which the host has compared with the schema already.
@@ -14,8 +14,17 @@ public struct Settings: Sendable {
         }
     }
 
+    /// Reads a configuration that came with a call.
+    public init(_ config: JSONValue) { json = config }
+
     /// An integer, or what stands for it if it is absent.
     public func integer(_ key: String, default usual: Int64) -> Int64 { json[key]?.int ?? usual }
+
+    /// Integers, or what stands for them if they are absent.
+    public func integers(_ key: String, default usual: [Int64]) -> [Int64] {
+        guard case .array(let items)? = json[key] else { return usual }
+        return items.compactMap(\.int)
+    }
 
     /// A truth value, or what stands for it if it is absent.
     public func boolean(_ key: String, default usual: Bool) -> Bool {

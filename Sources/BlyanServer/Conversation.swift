@@ -17,8 +17,11 @@ public final class Conversation {
     /// - Parameters:
     ///   - template: write turns in the model's chat template; false continues text as it stands.
     ///   - system: instructions for the whole conversation; needs a template.
+    ///   - payer: the account that pays for the answers, as hex; "" for the node's own use, which earns nobody anything.
     /// - Throws: ``ModelError`` if instructions are given and the model has no known template.
-    public init(_ model: LoadedModel, template: Bool, system: String?) throws {
+    public init(
+        _ model: LoadedModel, template: Bool, system: String?, payer: String = ""
+    ) throws {
         self.model = model
         self.template = template ? model.tokenizer.document.chat : nil
         self.system = system
@@ -32,7 +35,8 @@ public final class Conversation {
                 "the model \(model.model.name) has no chat template, so --system has no place",
                 hint: "put the text into the prompt")
         }
-        session = try model.runner.makeSession(capacity: model.runner.config.maximumPositions)
+        session = try model.runner.makeSession(
+            capacity: model.runner.config.maximumPositions, payer: payer)
     }
 
     /// Says something and streams the answer as UTF-8.

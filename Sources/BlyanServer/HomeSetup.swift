@@ -25,7 +25,8 @@ public enum HomeSetup {
         "ledger",
         "lock", "log", "lost+found", "node.schema.json", "node.schema.json.new", "node.yaml.new",
         "payloads",
-        "plugin.schema.json", "plugin.schema.json.new", "plugins", "scrub", "training", "verified",
+        "plugin.schema.json", "plugin.schema.json.new", "plugins", "scrub", "training", "usage",
+        "verified",
         "wallets",
     ]
 

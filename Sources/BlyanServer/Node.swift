@@ -22,6 +22,8 @@ public final class Node: @unchecked Sendable {
     public let messages = MessageRouter()
     /// What experts did in this process.
     public let usage = UsageCounter()
+    /// What versions of experts did in this home, for whom.
+    public let uses: UsageStore
     private let homeLock: HomeLock
     private let fixedThreads: Int?
     private let passphrase: @Sendable () throws -> [UInt8]
@@ -36,10 +38,11 @@ public final class Node: @unchecked Sendable {
     private let loadLock = NSLock()
     private let reloadLock = NSLock()
     private var key: SigningKey?
-    private let candidates: CandidateStore
+    let candidates: CandidateStore
     private var knownJudge: Judge?
+    let trustBook = Mutex(TrustBook())
 
-    private static func now() -> Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
+    static func now() -> Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
 
     private struct Serving {
         let generation: Int
@@ -94,7 +97,9 @@ public final class Node: @unchecked Sendable {
         self.passphrase = passphrase
         fixedThreads = threads
         hasRebuiltIndex = rebuildIndex
+        uses = UsageStore(home: home)
         usage.subscribe(to: messages)
+        if let difference = rewardsDifference() { log("note: \(difference)") }
     }
 
     /// The key that this node signs with, unlocked once.
@@ -122,15 +127,21 @@ public final class Node: @unchecked Sendable {
     /// Reads the node manifest again and lets new requests have the plugins that it names now.
     ///
     /// All of them are loaded, checked and configured first; requests under way keep those they began with.
+    /// A reward policy that is another than the one on chain is written there first.
+    /// - Parameter passphrase: asked if the key that signs that block is locked; nil = what the node was made with.
     /// - Returns: The new generation.
-    /// - Throws: ``KernelError`` naming the plugin and what mends it; then nothing has changed.
-    public func reloadPlugins() throws(KernelError) -> PluginSet {
+    /// - Throws: ``KernelError`` naming the plugin and what mends it; what asking for the passphrase throws. Then nothing
+    ///   has changed.
+    public func reloadPlugins(passphrase: (@Sendable () throws -> [UInt8])? = nil) throws
+        -> PluginSet
+    {
         // One at a time: two that begin from one generation would make the same next one.
         reloadLock.lock()
         defer { reloadLock.unlock() }
         let next = try plugins.next(NodeManifest(path: manifestPath, home: home.path))
         try checkRouter(of: next)
         _ = try next.node.promptLibrary()
+        try adoptRewards(of: next, passphrase: passphrase)
         remembered.hold(seconds: next.node.rememberSeconds)
         lock.withLock {
             serving = next
@@ -209,14 +220,20 @@ public final class Node: @unchecked Sendable {
             case .touch: .touch
             case .remember: .remember
             }
-        let messages = messages
+        let (messages, uses) = (messages, uses)
         let model = try LoadedModel(
             found, store: store, mode: mode, budget: manifest.cacheBudget, threads: threads,
             library: manifest.promptLibrary(),
             format: { [plugins] in try plugins.format(for: $0) },
             router: { [plugins] in try plugins.router() },
-            onLoad: { messages.publish($0, to: .expertLoaded) },
-            onUse: { messages.publish($0, to: .expertsUsed) })
+            onLoad: {
+                uses.count($0)
+                messages.publish($0, to: .expertLoaded)
+            },
+            onUse: {
+                uses.count($0)
+                messages.publish($0, to: .expertsUsed)
+            })
         lock.withLock {
             // A reload in between has dropped what was there: this one then serves its request alone.
             guard keeps, serving.generation == plugins.generation else { return }
@@ -241,7 +258,9 @@ public final class Node: @unchecked Sendable {
                     plugins: { [unowned self] in plugins },
                     model: { [unowned self] in try model($0, keeps: false) }, threads: threads,
                     clock: { Self.now() },
-                    onStored: { messages.publish(BlockStored($0), to: .blockStored) }),
+                    onStored: { messages.publish(BlockStored($0), to: .blockStored) },
+                    append: { [unowned self] in try append($0, paying: $1) },
+                    admit: { [unowned self] in try admit(author: $0) }),
                 candidates: candidates)
             knownJudge = made
             return made
@@ -260,8 +279,9 @@ public final class Node: @unchecked Sendable {
         return try self.judge(passphrase: passphrase ?? self.passphrase).adoptPolicy()
     }
 
-    /// Gives the home back: waits for nothing, keeps what is durable.
+    /// Gives the home back: keeps what is durable, and writes what was counted.
     public func close() {
+        try? uses.close()
         ledger.close()
         store.close()
     }
@@ -307,42 +327,6 @@ extension Topic<LoadedModel.ExpertLoaded> {
 }
 
 extension Topic<LoadedModel.ExpertsUsed> {
-    /// Experts served a step.
+    /// Experts served a request, or a part of it.
     public static var expertsUsed: Self { Topic("expert.used") }
-}
-
-/// How often experts were loaded and used since the process began, from the messages of the models.
-public final class UsageCounter: Sendable {
-    /// An expert's figures.
-    public struct Figures: Codable, Sendable, Equatable {
-        /// Times that it was mapped.
-        public var loads = 0
-        /// Tokens that it served.
-        public var tokens = 0
-
-        /// No use yet.
-        public init() {}
-    }
-
-    private let counts = Mutex<[String: Figures]>([:])
-
-    /// Figures by "model/expert".
-    public var figures: [String: Figures] { counts.withLock { $0 } }
-
-    func subscribe(to messages: MessageRouter) {
-        messages.subscribe(to: .expertLoaded, capacity: 4096, whenFull: .dropOldest) {
-            [self] message in
-            counts.withLock {
-                $0["\(message.model)/\(message.expert)", default: Figures()].loads += 1
-            }
-        }
-        messages.subscribe(to: .expertsUsed, capacity: 4096, whenFull: .dropOldest) {
-            [self] message in
-            counts.withLock { counts in
-                for (expert, tokens) in message.tokens {
-                    counts["\(message.model)/\(expert)", default: Figures()].tokens += tokens
-                }
-            }
-        }
-    }
 }

@@ -20,7 +20,7 @@ struct Blyan: ParsableCommand {
             Init.self, Import.self, Chat.self, Eval.self, Tokenize.self, ModelCommand.self,
             Expert.self, Chain.self,
             Mine.self, CandidateCommand.self, Pool.self, AuditCommand.self,
-            BlockCommand.self, Wallet.self, Plugin.self, Run.self, Status.self,
+            BlockCommand.self, Wallet.self, Usage.self, Plugin.self, Run.self, Status.self,
         ])
 
     static let version = "0.1.0 (plugin ABI 1.1, chain format 1)"

@@ -18,18 +18,18 @@ import Testing
         #expect(
             node.plugins == [
                 "tensorblock", "pickle-legacy", "topk", "structure", "quick-perplexity",
-                "proof-of-learning",
+                "proof-of-learning", "improvement",
             ])
         #expect(node.verify == .touch)
         #expect(node.prompts == .exact)
         #expect(node.cacheBudget == 1 << 30)
-        for name in node.plugins + ["layer-capped"] {
+        for name in node.plugins + ["layer-capped", "usage-quality", "flat"] {
             let manifest = try PluginManifest(path: node.manifestPath(of: name))
             #expect(manifest.name == name)
             #expect(manifest.sha256 == nil)
-            // What asks for nothing new loads in older nodes too.
-            #expect(manifest.abi.major == PluginABI.host.major)
-            #expect(manifest.abi.minor == (manifest.kind == .gate ? 1 : 0))
+            // The lowest that its kind needs.
+            let minor: UInt16 = [.gate, .reward].contains(manifest.kind) ? 1 : 0
+            #expect(manifest.abi == PluginABI(major: PluginABI.host.major, minor: minor))
         }
         // Editors read these files, the node what it was built with.
         for (name, built) in [("node", NodeManifest.schema), ("plugin", PluginManifest.schema)] {

@@ -110,7 +110,7 @@ internal import Foundation
     }
 
     /// Makes what was written durable; while nobody else writes.
-    func sync() throws(KernelError) {
+    package func sync() throws(KernelError) {
         unsafe leveldb_writeoptions_set_sync(writing, 1)
         defer { unsafe leveldb_writeoptions_set_sync(writing, 0) }
         try put([])

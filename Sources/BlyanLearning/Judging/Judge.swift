@@ -24,12 +24,18 @@ package final class Judge: @unchecked Sendable {
         package let clock: @Sendable () -> Int64
         /// Told of each block that is durable.
         package let onStored: @Sendable (Block) -> Void
+        /// Appends the record of an acceptance, with what is paid for it.
+        package let append: @Sendable ([Block], AcceptedCandidate) throws -> Void
+        /// Throws if an author may not upload now.
+        package let admit: @Sendable (_ author: String) throws -> Void
 
         package init(
             store: ChainStore, key: @escaping @Sendable () throws -> SigningKey,
             plugins: @escaping @Sendable () -> PluginSet,
             model: @escaping @Sendable (CatalogModel) throws -> LoadedModel, threads: Int,
-            clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void
+            clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
+            append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil,
+            admit: @escaping @Sendable (_ author: String) throws -> Void = { _ in }
         ) {
             self.store = store
             self.key = key
@@ -38,6 +44,8 @@ package final class Judge: @unchecked Sendable {
             self.threads = threads
             self.clock = clock
             self.onStored = onStored
+            self.append = append ?? { record, _ in try store.append(record) }
+            self.admit = admit
         }
     }
 
@@ -122,6 +130,7 @@ package final class Judge: @unchecked Sendable {
         }
         _ = try place(block)
         try checkPayload(block)
+        try host.admit(block.header.miner)
         try candidates.add(block, received: now)
     }
 
@@ -505,13 +514,18 @@ package final class Judge: @unchecked Sendable {
                 version = made
                 record = [block, verdict, made]
             }
-            do throws(KernelError) {
-                try store.append(record)
-            } catch {
-                guard error.code == .rule, store.next(on: "A").index > place.index else {
-                    throw error
+            do {
+                if isAccepted {
+                    let accepted = AcceptedCandidate(
+                        block: block, verdict: verdict, document: document, time: now)
+                    try host.append(record, accepted)
+                } else {
+                    try store.append(record)
                 }
-                continue
+            } catch let error as KernelError where error.code == .rule {
+                if store.next(on: "A").index > place.index { continue }
+                // That the record is refused says nothing about the candidate.
+                throw KernelError(.integrity, error.message, hint: error.hint)
             }
             lock.withLock { index.add(verdict) }
             candidates.end(block.hash, isRejected: !isAccepted, now: now)

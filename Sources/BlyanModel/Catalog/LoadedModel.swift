@@ -33,12 +33,14 @@ public final class LoadedModel: Sendable {
         public let bytes: Int
     }
 
-    /// Experts served a step.
+    /// Experts served a request, or a part of it.
     public struct ExpertsUsed: Sendable {
         /// The model's name.
         public let model: String
-        /// Tokens by expert name.
-        public let tokens: [String: Int]
+        /// Which experts, how long, who pays.
+        public let use: RequestUse
+        /// The block of each part of the model.
+        public let blocks: [String: Digest]
     }
 
     /// Prepares a model; parts are mapped when they are first needed.
@@ -92,7 +94,7 @@ public final class LoadedModel: Sendable {
         runner = try ModelRunner(
             config: config, parts: cache, threads: threads, library: library,
             openRouter: openRouter,
-            onUse: { onUse(ExpertsUsed(model: name, tokens: $0)) })
+            onUse: { onUse(ExpertsUsed(model: name, use: $0, blocks: parts)) })
     }
 
     /// All tensors of a part as f32, a copy of its own.

@@ -33,6 +33,8 @@ public struct NodeManifest: Sendable {
     public let router: String?
     /// Names of the gates that candidates pass, in this order; without any, none is judged.
     public let gates: [String]
+    /// Name of the reward policy, or nil: then nobody is paid.
+    public let rewards: String?
     /// Folder of the plugin manifests.
     public let pluginFolder: String
     /// Folders searched for libraries after the manifest's own.
@@ -69,6 +71,7 @@ public struct NodeManifest: Sendable {
         formatsLine = root["formats"]?.line ?? 1
         router = root["router"]?.string
         gates = root["gates"]?.strings ?? []
+        rewards = root["rewards"]?.string
         pluginFolder =
             root["plugins"]?.string.map { TextFile.join(path, $0) }
             ?? home.map { $0 + "/plugins" } ?? TextFile.join(path, "plugins")
@@ -109,7 +112,9 @@ public struct NodeManifest: Sendable {
     }
 
     /// Names of all plugins to load, in order.
-    public var plugins: [String] { formats + (router.map { [$0] } ?? []) + gates }
+    public var plugins: [String] {
+        formats + (router.map { [$0] } ?? []) + gates + (rewards.map { [$0] } ?? [])
+    }
 
     /// The manifest file of a plugin.
     public func manifestPath(of plugin: String) -> String { "\(pluginFolder)/\(plugin).yaml" }

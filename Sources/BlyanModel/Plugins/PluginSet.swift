@@ -14,6 +14,7 @@ public final class PluginSet: Sendable {
     // Read once: what an operator edits meanwhile is for the next generation.
     private let manifests: [String: Result<PluginManifest, KernelError>]
     private let loaded = Mutex<[String: Result<LoadedPlugin, KernelError>]>([:])
+    private let policies = Mutex<[String: Result<RewardPlugin, KernelError>]>([:])
 
     /// The first generation; nothing is loaded yet.
     public convenience init(_ node: NodeManifest, host: PluginHost) {
@@ -38,6 +39,7 @@ public final class PluginSet: Sendable {
         for name in node.formats { _ = try next.typed(name, .format, FormatPlugin.init) }
         if node.router != nil { _ = try next.router() }
         _ = try next.gates()
+        _ = try next.rewards()
         return next
     }
 
@@ -118,6 +120,50 @@ public final class PluginSet: Sendable {
             gates.append(try typed(name, .gate) { plugin throws(KernelError) in plugin })
         }
         return gates
+    }
+
+    /// The reward policy that the manifest names, or nil if it names none.
+    ///
+    /// - Throws: as ``plugin(_:)``, or that it does not reproduce its test vectors.
+    public func rewards() throws(KernelError) -> RewardPlugin? {
+        guard let name = node.rewards else { return nil }
+        return try policy(name) { () throws(KernelError) in
+            try typed(name, .reward, RewardPlugin.init)
+        }
+    }
+
+    /// A reward policy by name that the chain asks for, now or in an old block, whether the manifest names it or not: its
+    /// manifest must be in the plugin folder, and its library trusted.
+    ///
+    /// - Throws: as ``rewards()``.
+    public func rewards(named name: String) throws(KernelError) -> RewardPlugin {
+        try policy(name) { () throws(KernelError) in
+            guard manifests[name] == nil else {
+                return try typed(name, .reward, RewardPlugin.init)
+            }
+            let manifest = try Self.manifest(of: name, node)
+            guard manifest.kind == .reward else {
+                throw KernelError(
+                    .config,
+                    "\(manifest.path) declares the \(manifest.kind.rawValue) \"\(name)\", expected a reward"
+                )
+            }
+            return try RewardPlugin(host.load(manifest, libraryFolders: node.libraryFolders))
+        }
+    }
+
+    /// Loaded, and its test vectors run, once.
+    private func policy(
+        _ name: String, _ load: () throws(KernelError) -> RewardPlugin
+    ) throws(KernelError) -> RewardPlugin {
+        let result = policies.withLock { policies in
+            if let known = policies[name] { return known }
+            let result = Result { () throws(KernelError) in try load() }
+            // What failed may be mended without a swap where the manifest does not list it.
+            if case .success = result { policies[name] = result }
+            return result
+        }
+        return try result.get()
     }
 
     private func typed<Typed>(

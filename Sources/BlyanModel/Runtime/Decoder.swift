@@ -18,7 +18,7 @@ package final class Decoder: @unchecked Sendable {
     let scratch = Scratch()
     private let lock = NSLock()
     private let names: Names
-    private let onUse: @Sendable (_ tokens: [String: Int]) -> Void
+    private let onUse: @Sendable (RequestUse) -> Void
     // Tokens by expert in the step under way.
     private var used: [String: Int] = [:]
 
@@ -37,10 +37,10 @@ package final class Decoder: @unchecked Sendable {
     ///
     /// - Parameters:
     ///   - library: multiplies long prompts; nil = our own kernels do.
-    ///   - onUse: told after each step how many tokens each expert served.
+    ///   - onUse: told now and then, and at the end of a request, which experts served it.
     package init(
         config: ModelConfig, parts: any PartSource, threads: Int, library: GemmLibrary? = nil,
-        onUse: @escaping @Sendable (_ tokens: [String: Int]) -> Void = { _ in }
+        onUse: @escaping @Sendable (RequestUse) -> Void = { _ in }
     ) throws {
         self.config = config
         self.onUse = onUse
@@ -59,11 +59,13 @@ package final class Decoder: @unchecked Sendable {
     }
 
     /// A request with room for `capacity` positions.
-    package func makeSession(capacity: Int, router: (any RequestRouter)?) throws -> Session {
+    package func makeSession(
+        capacity: Int, router: (any RequestRouter)?, payer: String = ""
+    ) throws -> Session {
         let cache = try KeyValueCache(
             layers: config.layers.count, capacity: capacity,
             width: config.keyValueHeadCount * config.headSize)
-        return Session(cache: cache, router: router)
+        return Session(cache: cache, router: router, payer: payer)
     }
 
     /// Runs tokens that follow those the session has seen.
@@ -96,6 +98,7 @@ package final class Decoder: @unchecked Sendable {
         let n = tokens.count
         let hidden = config.hiddenSize
         let faults = MappedPayload.faultCount
+        let start = ContinuousClock.now
         used.removeAll(keepingCapacity: true)
         scratch.reserve(config, tokens: n)
         try embed(tokens)
@@ -113,7 +116,7 @@ package final class Decoder: @unchecked Sendable {
         let rows: Range<Int>
         switch wanted {
         case .none:
-            try finish(session, n, faults)
+            try finish(session, n, faults, start)
             return []
         case .last: rows = n - 1..<n
         case .all: rows = 0..<n
@@ -134,12 +137,14 @@ package final class Decoder: @unchecked Sendable {
             output: logits.pointer,
             stride: config.vocabularySize)
         unsafe multiply([output])
-        try finish(session, n, faults)
+        try finish(session, n, faults, start)
         return logits.array(0..<rows.count * config.vocabularySize)
     }
 
     /// Ends a step: its result counts only if the disk served every page that it read.
-    private func finish(_ session: Session, _ n: Int, _ faults: UInt64) throws {
+    private func finish(
+        _ session: Session, _ n: Int, _ faults: UInt64, _ start: ContinuousClock.Instant
+    ) throws {
         guard MappedPayload.faultCount == faults else {
             throw KernelError(
                 .io,
@@ -148,7 +153,37 @@ package final class Decoder: @unchecked Sendable {
         }
         session.position += n
         session.isBroken = false
-        onUse(used)
+        let taken = (ContinuousClock.now - start).components
+        let nanoseconds = taken.seconds * 1_000_000_000 + taken.attoseconds / 1_000_000_000
+        for (expert, tokens) in used {
+            var use =
+                session.use[expert]
+                ?? RequestUse.Expert(isFirst: session.served.insert(expert).inserted)
+            use.tokens += tokens
+            use.steps += 1
+            use.nanoseconds += nanoseconds
+            session.use[expert] = use
+        }
+        session.useSteps += 1
+        if session.useSteps >= Self.reportedSteps { tell(session) }
+    }
+
+    /// Steps of a request that are told of at once: a message a step would cost a small model a tenth of its speed.
+    private static let reportedSteps = 64
+
+    /// Tells what a request took since it was told last; at its end, and now and then before.
+    func report(_ session: Session) {
+        lock.lock()
+        defer { lock.unlock() }
+        tell(session)
+    }
+
+    /// With `lock`.
+    private func tell(_ session: Session) {
+        guard session.useSteps > 0 else { return }
+        onUse(RequestUse(experts: session.use, payer: session.payer))
+        session.use.removeAll()
+        session.useSteps = 0
     }
 
     private func embed(_ tokens: [Int]) throws {

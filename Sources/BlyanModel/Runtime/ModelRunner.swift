@@ -21,7 +21,7 @@ public final class ModelRunner: Sendable {
     package init(
         config: ModelConfig, parts: any PartSource, threads: Int, library: GemmLibrary? = nil,
         openRouter: @escaping @Sendable () throws -> (any RequestRouter)?,
-        onUse: @escaping @Sendable ([String: Int]) -> Void = { _ in }
+        onUse: @escaping @Sendable (RequestUse) -> Void = { _ in }
     ) throws {
         self.config = config
         self.openRouter = openRouter
@@ -34,11 +34,12 @@ public final class ModelRunner: Sendable {
 
     /// Begins a request with room for `capacity` tokens.
     ///
+    /// - Parameter payer: the account that pays for the request, as hex; "" for the node's own use.
     /// - Throws: If memory cannot be reserved or the router refuses the model.
-    public func makeSession(capacity: Int) throws -> Session {
+    public func makeSession(capacity: Int, payer: String = "") throws -> Session {
         let routed = config.layers.contains { $0.expertCount > 0 }
         return try decoder.makeSession(
-            capacity: max(1, capacity), router: routed ? openRouter() : nil)
+            capacity: max(1, capacity), router: routed ? openRouter() : nil, payer: payer)
     }
 
     /// What a model makes of a text: the reference that other implementations are compared with.
@@ -89,6 +90,7 @@ public final class ModelRunner: Sendable {
                 hint: "shorten the text or ask for fewer tokens")
         }
         let session = try makeSession(capacity: positions)
+        defer { decoder.report(session) }
         let (losses, last) = try score(tokens, in: session)
         var logits = last
         var continued: [Int] = []
@@ -112,6 +114,7 @@ public final class ModelRunner: Sendable {
     /// - Throws: As ``evaluate(_:greedy:)``.
     package func loss(of tokens: [Int]) throws -> Double {
         let session = try makeSession(capacity: tokens.count)
+        defer { decoder.report(session) }
         return try score(tokens, in: session).losses.reduce(0) { $0 + Double($1) }
     }
 
@@ -184,6 +187,9 @@ public final class ModelRunner: Sendable {
     ) throws -> Statistics {
         guard !prompt.isEmpty else { throw ModelError("the prompt has no tokens") }
         var statistics = Statistics(promptTokens: prompt.count)
+        // A turn of a conversation is a request of its own.
+        session.served.removeAll()
+        defer { decoder.report(session) }
         let clock = ContinuousClock()
         let start = clock.now
         var logits: [Float] = []

@@ -387,7 +387,9 @@ typedef struct blyan_verdict {
     uint32_t evidence_length; /**< bytes of evidence that the gate has, also where they did not fit */
     uint32_t reason_length;
     uint64_t evidence_capacity;
-    char *evidence;        /**< caller's buffer for a canonical JSON object: integers in stated units, no floats */
+    char *evidence;        /**< caller's buffer for a canonical JSON object: integers in stated units, no floats. A gate
+                                that measures improvement gives it as "improvement_ppb", its bounds as "lower_ppb" and
+                                "upper_ppb" and what the lower one must exceed as "delta_ppb": rewards follow from them */
     char reason[BLYAN_REASON_MAX + 1]; /**< with REJECT and DEFER the gate's own code, [a-z0-9-], not terminated */
 } blyan_verdict;
 
@@ -452,25 +454,54 @@ typedef struct blyan_evaluate {
                            uint64_t end, int64_t *micro_nats, blyan_error *error);
 } blyan_evaluate;
 
-/* ---- kind: reward (drawn; no host of ABI 1.0 calls it yet) ---------------------------------- */
+/* ---- kind: reward -------------------------------------------------------------------------- */
 
 #define BLYAN_REWARD_SETTLE "blyan.reward.settle/1"
 
-/** One payment in micro-BLY. account is a compressed public key in hex. */
-typedef struct blyan_payment {
+/** What a policy works from: nothing else, and nothing but signed facts. Borrowed. Both are canonical JSON (RFC 8785)
+ *  without floats; integers lie within +-(2^53 - 1).
+ *
+ *  config is an object, valid by config_schema: that of the policy block on chain which governs, and so not always that
+ *  of the manifest. An amount thus follows from signed blocks alone, whoever computes it, and when.
+ *
+ *  events is an array of objects with a text "kind". A policy pays nothing for kinds that it does not know, and nothing
+ *  for an event that is not as below.
+ *
+ *    {"kind":"accepted", "author", "delta_ppb", "improvement_ppb", "lineage", "lower_ppb"}
+ *      A candidate was accepted as a new version. author: its account. lineage: accounts of the versions that it
+ *      stands on, nearest first, without the import. improvement_ppb, lower_ppb, delta_ppb: mean and lower bound of the
+ *      improvement and what the bound had to exceed, in billionths of the loss, as the gates' evidence has them; 0 if no
+ *      gate measured.
+ *    {"kind":"usage", "author", "calls", "last_use", "milliseconds", "payers", "quality_ppm", "time"}
+ *      A version was used. author: its account. calls: requests that it served and that another account paid for;
+ *      milliseconds: how long they took in all; payers: accounts that paid; quality_ppm: the version's proven
+ *      improvement in millionths; last_use, time: when it was used last, and when the use was counted, UTC milliseconds. */
+typedef struct blyan_settlement {
     uint32_t struct_size;
     uint32_t reserved;
-    int64_t amount;
-    char account[72];
+    blyan_string config;
+    blyan_string events;
+} blyan_settlement;
+
+/** One payment in micro-BLY. */
+typedef struct blyan_payment {
+    uint32_t struct_size;
+    uint32_t event;    /**< the event that it pays for, from 0 */
+    int64_t amount;    /**< above 0 */
+    int64_t vesting;   /**< blocks of the ledger over which it vests in equal steps, 0 ... 10000000; 0: at once */
+    char account[72];  /**< a compressed public key in hex: 66 digits, then zeros */
 } blyan_payment;
 
 typedef struct blyan_reward {
     uint32_t struct_size;
     uint32_t reserved;
-    /** Payments that follow from signed events (canonical JSON, integers only, borrowed). Deterministic: no clock,
-     *  no randomness, no floats. BLYAN_E_CAPACITY as in describe. [serial] */
-    blyan_status (*settle)(void *instance, blyan_string events, blyan_payment *payments, uint32_t capacity,
-                           uint32_t *count, blyan_error *error);
+    /** The payments that follow from events, in order of the events. Fills payments[0 ..< min(capacity, n)] and sets
+     *  *count = n; the array is the caller's, each element's struct_size is set by the caller. Deterministic: the same
+     *  settlement gives the same payments on every machine; no clock, no randomness, no floats, no state.
+     *  BLYAN_E_CAPACITY if capacity < n; BLYAN_E_MALFORMED for bytes that are no such JSON; BLYAN_E_CONFIG for a
+     *  configuration that the schema does not allow. [serial] */
+    blyan_status (*settle)(void *instance, const blyan_settlement *settlement, blyan_payment *payments,
+                           uint32_t capacity, uint32_t *count, blyan_error *error);
 } blyan_reward;
 
 /* ---- the entry ----------------------------------------------------------------------------- */

@@ -50,8 +50,11 @@ struct ModelList: NodeCommand {
 
 struct Expert: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List, show, export and submit the experts and shared parts of a model.",
-        subcommands: [ExpertList.self, ExpertShow.self, ExpertExport.self, ExpertSubmit.self])
+        abstract: "List, show, export and submit the parts of a model, their use, and go back.",
+        subcommands: [
+            ExpertList.self, ExpertShow.self, ExpertExport.self, ExpertSubmit.self,
+            ExpertStats.self, ExpertTop.self, ExpertRollback.self,
+        ])
 }
 
 struct ExpertList: NodeCommand {

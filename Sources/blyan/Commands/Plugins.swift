@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import BlyanKernel
+internal import BlyanLedger
 internal import BlyanModel
 internal import BlyanServer
 internal import Foundation
@@ -173,7 +174,8 @@ struct PluginReload: NodeCommand {
         discussion: """
             New requests get the plugins that the manifest names now; requests under way keep theirs. \
             A plugin that does not load changes nothing. Where candidates have been judged, gates that differ from those of \
-            the policy on chain A become the policy: a signed block, durable when this returns.
+            the policy on chain A become the policy; another reward policy is written on chain A with the first block \
+            of chain C that it governs. This returns when that is durable.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -182,19 +184,28 @@ struct PluginReload: NodeCommand {
     var json = false
 
     func run(_ node: Node, _ console: Console) throws {
-        let plugins = try node.reloadPlugins()
+        let plugins = try node.reloadPlugins(passphrase: console.nodePassphrase)
         let policy = try node.adoptPolicy(passphrase: console.nodePassphrase)
+        let governing = try RewardTerms.governing(node.store)
         if json {
             struct Report: Encodable {
-                let generation: Int; let plugins: [String]; let policyBlock: String
+                let generation: Int; let plugins: [String]
+                let policyBlock, rewards, rewardsPolicy: String
             }
             return try console.printJSON(
                 Report(
                     generation: plugins.generation, plugins: plugins.node.plugins,
-                    policyBlock: policy?.hash.description ?? ""))
+                    policyBlock: policy?.hash.description ?? "",
+                    rewards: governing?.terms.name ?? "",
+                    rewardsPolicy: governing?.block.hash.description ?? ""))
         }
         if let policy { try console.print("policy     \(policy.hash)") }
         try console.print(
             "generation \(plugins.generation): \(plugins.node.plugins.joined(separator: ", "))")
+        if let (block, terms) = governing {
+            try console.print(
+                "rewards   \(terms.summary), from block \(terms.first) of chain C on; policy block \(block.hash)"
+            )
+        }
     }
 }

@@ -14,7 +14,7 @@ struct Wallet: ParsableCommand {
             """,
         subcommands: [
             WalletNew.self, WalletList.self, WalletBalance.self, WalletSend.self,
-            WalletHistory.self,
+            WalletHistory.self, WalletTrust.self,
         ])
 }
 

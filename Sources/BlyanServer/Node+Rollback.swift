@@ -1,0 +1,171 @@
+internal import BlyanJSON
+public import BlyanKernel
+internal import BlyanLearning
+internal import BlyanLedger
+internal import BlyanModel
+
+/// Going back to an older version of an expert, and taking back what was paid for one that turned out to be worse.
+extension Node {
+    /// A rollback that is durable.
+    public struct Rollback: Sendable {
+        /// The version block that makes the older block current.
+        public let version: Block
+        /// The block that was current, and the one that is now.
+        public let from: Block, to: Block
+        /// The verdict that shows the regression, if there is one.
+        public let verdict: Digest?
+        /// The block that takes back what had not vested, if anything had not.
+        public let clawback: Block?
+    }
+
+    /// Makes an older version of a part current again by one signed step.
+    ///
+    /// If a later verdict shows that the version which is left is worse than its parent, what was paid for it and has not
+    /// vested is taken back in the same record.
+    /// - Parameters:
+    ///   - target: a version of the part; nil = the parent of the current one.
+    ///   - passphrase: asked if the key that signs is locked; nil = what the node was made with.
+    /// - Throws: ``ModelError`` or ``KernelError`` if there is no such version; what signing and appending throw.
+    public func rollback(
+        _ part: String, model name: String?, to target: Digest? = nil,
+        passphrase: (@Sendable () throws -> [UInt8])? = nil
+    ) throws -> Rollback {
+        let key = try signingKey(passphrase: passphrase)
+        return try ledger.holding { _ in
+            while true {
+                let model = try catalog.model(named: name)
+                guard let base = model.version, let hash = model.parts[part],
+                    let current = try store.block(hash)
+                else {
+                    throw ModelError(
+                        "the model \(model.name) has no part \"\(part)\"",
+                        hint: "`blyan expert list --model \(model.name)` lists them")
+                }
+                let older = try older(part, current, target, model)
+                let regression = try regression(of: current)
+                var parts = model.parts
+                parts[part] = older.hash
+                let list = try VersionDocument(
+                    model: model.meta.hash, parts: parts, parent: base.hash,
+                    verdict: regression?.hash ?? acceptance(of: older.hash)?.block.hash)
+                let place = store.next(on: "A")
+                let version = try DocumentBlock(
+                    "version", list.encoded(), dependsOn: [model.meta.hash],
+                    metadata: [
+                        "model": .string(model.name), "rollback": .string(part),
+                        "from": .string(current.hash.description),
+                    ], in: store
+                ).block(at: place, with: key, now: Node.now())
+                let taken = try regression.map { try clawbacks(of: current, because: $0) } ?? []
+                var clawback: Block?
+                do throws(KernelError) {
+                    if taken.isEmpty {
+                        try store.append([version])
+                    } else {
+                        clawback = try ledger.append(taken, key: key, time: Node.now()) { _ in
+                            [version]
+                        }
+                    }
+                } catch {
+                    guard error.code == .rule, store.next(on: "A").index > place.index else {
+                        throw error
+                    }
+                    continue
+                }
+                for block in [version] + (clawback.map { [$0] } ?? []) {
+                    messages.publish(BlockStored(block), to: .blockStored)
+                }
+                return Rollback(
+                    version: version, from: current, to: older, verdict: regression?.hash,
+                    clawback: clawback)
+            }
+        }
+    }
+
+    /// The version that is to be current again.
+    private func older(
+        _ part: String, _ current: Block, _ target: Digest?, _ model: CatalogModel
+    ) throws -> Block {
+        let wanted = target ?? current.header.previous
+        guard let wanted, wanted != store.genesis else {
+            throw KernelError(
+                .rule, "block \(current.hash) is the first version of \(part): nothing came before")
+        }
+        guard wanted != current.hash else {
+            throw KernelError(.rule, "block \(wanted) is the current version of \(part)")
+        }
+        guard let block = try store.block(wanted), block.header.chainID == "B",
+            block.header.expertName == part, block.header.dependsOn.contains(model.meta.hash)
+        else {
+            throw KernelError(
+                .notFound, "block \(wanted) is no version of \(part) of the model \(model.name)",
+                hint: "`blyan expert show \(part)` lists the versions")
+        }
+        return block
+    }
+
+    /// The newest verdict that shows a version to be worse than its parent, or nil.
+    ///
+    /// It judges the version's own block again, after it was accepted, is signed as the pact asks, rejects, and the upper bound of
+    /// the improvement that its last measuring gate gives is below 0.
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    package func regression(of version: Block) throws(KernelError) -> Block? {
+        guard let accepted = try acceptance(of: version.hash)?.block else { return nil }
+        var found: Block?
+        try store.scan(.dependents(version.hash)) { block throws(KernelError) in
+            let header = block.header
+            guard header.chainID == "A", header.blockType == "verdict",
+                header.index > accepted.header.index,
+                header.metadata["candidate"]?.string == version.hash.description,
+                try showsRegression(block, of: version)
+            else { return true }
+            found = block
+            return true
+        }
+        return found
+    }
+
+    private func showsRegression(_ verdict: Block, of version: Block) throws(KernelError) -> Bool {
+        guard let genesis = store.genesis, let pactBlock = try store.block(genesis),
+            let document = try? VerdictDocument(parsing: store.document(verdict)),
+            document.block.hash == version.hash, document.outcome == "reject",
+            let pact = try? JSONValue(parsing: store.document(pactBlock))
+        else { return false }
+        let validators = pact["validators"]?.strings ?? [pactBlock.header.miner]
+        let signers = try document.signers(among: validators, genesis: genesis)
+        guard signers.count >= max(1, pact["threshold"]?.int ?? 1) else { return false }
+        for gate in document.gates.reversed() {
+            guard let upper = gate.evidence["upper_ppb"]?.int else { continue }
+            return upper < 0
+        }
+        return false
+    }
+
+    /// What takes back all that was paid for the acceptance of a version and has not vested.
+    func clawbacks(of version: Block, because verdict: Block) throws(KernelError) -> [Transaction] {
+        var found: [Transaction] = []
+        try store.scan(.dependents(version.hash)) { block throws(KernelError) in
+            guard block.header.chainID == "C", block.header.blockType == "reward" else {
+                return true
+            }
+            let document = try LedgerDocument(store.document(block))
+            for (i, transaction) in document.transactions.enumerated() {
+                guard case .reward(let reward) = transaction, reward.reason.verdict != nil,
+                    reward.reason.blocks.contains(version.hash),
+                    try ledger.grants(of: reward.to).contains(where: {
+                        $0.block == block.header.index && $0.transaction == Int64(i)
+                    })
+                else { continue }
+                found.append(
+                    .clawback(
+                        Clawback(
+                            from: reward.to, block: block.header.index, transaction: Int64(i),
+                            reason: Reason(
+                                blocks: [version.hash], verdict: verdict.hash,
+                                policy: reward.reason.policy))))
+            }
+            return true
+        }
+        return found
+    }
+}
