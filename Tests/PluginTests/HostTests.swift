@@ -89,8 +89,8 @@ import Testing
 
     @Test(arguments: [
         (["MAGIC": "1"], "shows magic 1, expected 474c504e41594c42"),
-        (["MAJOR": "2"], "was built for plugin ABI 2.0, this node has 1.0"),
-        (["MINOR": "1"], "was built for plugin ABI 1.1, this node has 1.0"),
+        (["MAJOR": "2"], "was built for plugin ABI 2.0, this node has 1.1"),
+        (["MINOR": "2"], "was built for plugin ABI 1.2, this node has 1.1"),
         (["SIZE": "8"], "shows a table of 8 bytes, expected at least 80"),
         (["SYMBOL": "other"], "has no symbol blyan_plugin_entry"),
         (["RESULT": "0"], "returned no table"),
