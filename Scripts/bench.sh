@@ -51,6 +51,10 @@ cp Examples/models/sample-moe/tokenizer.json "$model/"
 cat "$model"/model.safetensors >/dev/null
 "$bin/blyan" import "$model" --name random --json --home "$home" | tee "$out/import.json"
 rm -rf "$model"
+for threads in 1 2; do
+    echo "measuring usage, $threads threads" >&2
+    "$bin/blyan-bench" usage --home "$home" --threads "$threads" | tee "$out/usage-$threads.json"
+done
 
 python=$PWD/.venv-conformance/bin/python
 if [[ -x $python ]]; then

@@ -23,7 +23,7 @@ struct Blyan: ParsableCommand {
             BlockCommand.self, Wallet.self, Usage.self, Plugin.self, Run.self, Status.self,
         ])
 
-    static let version = "0.1.0 (plugin ABI 1.1, chain format 1)"
+    static let version = "0.1.0 (plugin ABI \(PluginABI.host), chain format 1)"
 
     static func main() {
         StandardStreams.ensure()

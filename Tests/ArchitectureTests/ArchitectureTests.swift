@@ -75,6 +75,8 @@ import Testing
     static let pluginKnowledge = [
         "TBLOCK01", "_rebuild_tensor", "SHORT_BINUNICODE", "BINPERSID", "LONG_BINPUT",
         "max_experts", "layer-capped", "tensorblock\"", "pickle-legacy\"", "topk\"",
+        "usage-quality", "base_micro_bly", "per_delta_micro_bly", "amount_micro_bly",
+        "improvement\"", "flat\"",
     ]
 
     @Test(arguments: pluginKnowledge)

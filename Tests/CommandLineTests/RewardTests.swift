@@ -80,6 +80,39 @@ import Testing
                         gain: gain)))
     }
 
+    /// The whole way: held-out text, the gate's evidence, the policy, the books.
+    @Test func aMeasuredGainIsPaidInProportion() throws {
+        let shop = try Workshop("rewards: improvement", gates: "[proof-of-learning]")
+        // Weights are random here, so that half of all steps are gains of some size.
+        try shop.edit("proof-of-learning") {
+            $0.replacing("delta_ppm: 2000", with: "delta_ppm: 1")
+                .replacing("documents: 1024", with: "documents: 24\n  least_documents: 16")
+                .replacing("confidence_ppm: 990000", with: "confidence_ppm: 500000")
+                .replacing("floor_ppm: -10000", with: "floor_ppm: -1000000")
+        }
+        let lines = (0..<40).map {
+            "{\"slice\":\"a\",\"text\":\"document \($0) of the held-out text, number \($0 * 7919)\"}"
+        }
+        _ = try shop.node.judge().addShard(Array(lines.joined(separator: "\n").utf8))
+        let author = try Workshop.key(40)
+        var accepted: Judge.Judgement?
+        for factor in [0.5, 0.7, 1.3, 1.6, 0.2, 2] as [Float] where accepted == nil {
+            let judgement = try shop.submit(by: author, factor: factor)
+            if judgement.outcome == .accept { accepted = judgement }
+        }
+        let judgement = try #require(accepted)
+        let verdict = try VerdictDocument(
+            parsing: shop.node.store.document(#require(judgement.verdict)))
+        let gain = try #require(Node.gain(verdict))
+        #expect(gain.delta == 1000 && gain.lower > 1000)
+        // 10 BLY a delta, at most 20 deltas.
+        #expect(try shop.balance(author) == 10_000_000 * min(gain.lower, 20_000) / 1000)
+        #expect(try shop.node.ledger.balance(of: Account(author)).spendable < 10_000_000)
+        #expect(try shop.node.quality(of: judgement.candidate.hash) == gain.quality)
+        let reward = try #require(try shop.ledger.last)
+        #expect(try shop.node.auditRewards(of: reward).differences.isEmpty)
+    }
+
     @Test func theOperatorSwapsThePolicyAndOldRewardsStandTheirAudit() throws {
         let shop = try Workshop("rewards: flat")
         let author = try Workshop.key(42)

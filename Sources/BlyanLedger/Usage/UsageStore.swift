@@ -53,6 +53,7 @@ public final class UsageStore: @unchecked Sendable {
     private var isScheduled = false
     private var failure: KernelError?
     private var store: IndexStore?
+    private var isClosed = false
 
     /// The counts of a home; nothing is opened until something is counted or asked.
     ///
@@ -62,7 +63,7 @@ public final class UsageStore: @unchecked Sendable {
         self.interval = interval
     }
 
-    /// Why counts are not written, or nil.
+    /// Why the last batch was not written, or nil; it is tried again with the next one.
     public var fault: KernelError? { lock.withLock { failure } }
 
     // MARK: Counting
@@ -118,23 +119,24 @@ public final class UsageStore: @unchecked Sendable {
         let schedules = lock.withLock { () -> Bool in
             change(&fresh)
             defer { isScheduled = true }
-            return !isScheduled && failure == nil
+            return !isScheduled
         }
         guard schedules else { return }
         queue.asyncAfter(deadline: .now() + interval) { [weak self] in
             guard let self else { return }
             lock.withLock { isScheduled = false }
-            do throws(KernelError) { try flush() } catch { keep(error) }
+            var found: KernelError?
+            do throws(KernelError) { try flush() } catch { found = error }
+            lock.withLock { failure = found }
         }
     }
-
-    private func keep(_ error: KernelError) { lock.withLock { failure = failure ?? error } }
 
     // MARK: Writing
 
     /// With `writing`.
     private func opened() throws(KernelError) -> IndexStore {
         if let store { return store }
+        guard !isClosed else { throw KernelError(.io, "the usage counts are closed") }
         do throws(KernelError) {
             let made = try IndexStore(path: path, cache: 1 << 20)
             store = made
@@ -231,8 +233,7 @@ public final class UsageStore: @unchecked Sendable {
         writing.lock()
         defer { writing.unlock() }
         let result = Result { () throws(KernelError) in _ = try merge([]) }
-        keep(KernelError(.io, "the usage counts are closed"))
-        store = nil
+        (store, isClosed) = (nil, true)
         try result.get()
     }
 }
