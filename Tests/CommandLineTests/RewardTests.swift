@@ -85,10 +85,10 @@ import Testing
         let shop = try Workshop("rewards: improvement", gates: "[proof-of-learning]")
         // Weights are random here, so that half of all steps are gains of some size.
         try shop.edit("proof-of-learning") {
-            $0.replacing("delta_ppm: 2000", with: "delta_ppm: 1")
-                .replacing("documents: 1024", with: "documents: 24\n  least_documents: 16")
+            $0.replacing("delta_ppm: 1500", with: "delta_ppm: 1")
+                .replacing("documents: 900", with: "documents: 24\n  least_documents: 16")
                 .replacing("confidence_ppm: 990000", with: "confidence_ppm: 500000")
-                .replacing("floor_ppm: -10000", with: "floor_ppm: -1000000")
+                .replacing("floor_ppm: -20000", with: "floor_ppm: -1000000")
         }
         let lines = (0..<40).map {
             "{\"slice\":\"a\",\"text\":\"document \($0) of the held-out text, number \($0 * 7919)\"}"
