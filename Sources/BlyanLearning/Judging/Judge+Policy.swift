@@ -1,0 +1,163 @@
+internal import BlyanJSON
+package import BlyanKernel
+internal import BlyanModel
+internal import Foundation
+
+/// By what candidates are judged, and on what text.
+extension Judge {
+    /// The newest policy on chain A, or nil before the first.
+    package func currentPolicy() throws(KernelError) -> (block: Block, policy: JudgingPolicy)? {
+        for block in try host.store.blocks(.type(chain: "A", "policy"), reverse: true)
+        where block.header.metadata["kind"]?.string == "judging" {
+            let bytes = try host.store.document(block)
+            guard let document = try? JSONValue(canonical: bytes) else {
+                throw KernelError(.malformed, "policy block \(block.hash) holds no JSON")
+            }
+            return (block, try JudgingPolicy(document))
+        }
+        return nil
+    }
+
+    /// Writes a policy with the gates that are enabled now, unless the newest has the same.
+    ///
+    /// - Returns: The policy block that governs from here on.
+    /// - Throws: What loading the gates, signing or appending throws.
+    @discardableResult
+    package func adoptPolicy() throws -> Block {
+        let gates = try host.plugins().gates().map(JudgingPolicy.gate)
+        let old = try currentPolicy()
+        if let old, old.policy.hasSameGates(as: gates) { return old.block }
+        return try write(gates, after: old?.policy, secretNumber: old?.policy.secretNumber ?? 0)
+    }
+
+    /// The policy that judges now: the first one if there was none, with fresh commitments if the last are used up.
+    func policyForJudging() throws -> (block: Block, policy: JudgingPolicy) {
+        if let current = try currentPolicy() {
+            let number = current.policy.secretNumber
+            let revealed = lock.withLock { index.revealed[number] ?? 0 }
+            guard revealed >= SecretChain.length else { return current }
+            _ = try write(current.policy.gates, after: current.policy, secretNumber: number + 1)
+        } else {
+            try adoptPolicy()
+        }
+        guard let current = try currentPolicy() else {
+            throw KernelError(.notFound, "the policy that was just written is gone")
+        }
+        return current
+    }
+
+    private func write(
+        _ gates: [JudgingPolicy.Gate], after old: JudgingPolicy?, secretNumber: Int64
+    ) throws -> Block {
+        let key = try host.key()
+        let secrets = try SecretChain(
+            key: key, genesis: host.store.genesis ?? .zero, number: secretNumber)
+        var policy = JudgingPolicy(
+            gates: gates, commitments: [key.publicKey: secrets.commitment],
+            secretNumber: secretNumber)
+        if let old {
+            policy.judgementsPerShard = old.judgementsPerShard
+            policy.stampBits = old.stampBits
+        }
+        return try append("policy", policy.document.canonical(), ["kind": .string("judging")])
+    }
+
+    /// Commits a shard of held-out text to chain A; candidates that come later may be judged on it.
+    ///
+    /// - Throws: ``KernelError`` if it is no shard, or here already.
+    package func addShard(_ bytes: [UInt8]) throws -> Block {
+        let shard = try PoolShard(parsing: bytes)
+        guard try !shardBlocks().contains(where: { $0.header.payloadHash == shard.hash }) else {
+            throw KernelError(.rule, "this held-out text is committed already")
+        }
+        return try append(
+            "policy", bytes,
+            [
+                "kind": .string("pool-shard"),
+                "documents": .int(Int64(shard.documents.count)),
+                "slices": .object(shard.slices.mapValues { .int(Int64($0)) }),
+            ], payloadType: PoolShard.payloadType)
+    }
+
+    /// All shards that were committed, in order.
+    package func shardBlocks() throws(KernelError) -> [Block] {
+        try host.store.blocks(.type(chain: "A", "policy")).filter {
+            $0.header.metadata["kind"]?.string == "pool-shard"
+        }
+    }
+
+    /// Judgements that a shard has served.
+    package func judgements(on shard: Digest) -> Int64 {
+        lock.withLock { index.byShard[shard] ?? 0 }
+    }
+
+    /// The shard that judgements use now: the first that is not used up; nil if there is none.
+    private func activeShard(_ policy: JudgingPolicy) throws -> PoolShard? {
+        for block in try shardBlocks() {
+            guard let hash = block.header.payloadHash,
+                judgements(on: hash) < policy.judgementsPerShard
+            else { continue }
+            return try shard(block)
+        }
+        return nil
+    }
+
+    /// A shard's text, read once.
+    func shard(_ block: Block) throws -> PoolShard {
+        if let hash = block.header.payloadHash, let known = lock.withLock({ shards[hash] }) {
+            return known
+        }
+        let shard = try PoolShard(parsing: host.store.document(block))
+        lock.withLock { shards[shard.hash] = shard }
+        return shard
+    }
+
+    /// The text that a candidate meets, decided by secrets that are revealed now.
+    func draw(_ block: Block, _ model: CatalogModel, _ policy: JudgingPolicy) throws -> (
+        draw: VerdictDocument.Draw, shard: PoolShard
+    )? {
+        guard let shard = try activeShard(policy), let root = model.version?.header.payloadHash
+        else {
+            return nil
+        }
+        let key = try host.key()
+        let chain = try SecretChain(
+            key: key, genesis: host.store.genesis ?? .zero, number: policy.secretNumber)
+        guard policy.commitments[key.publicKey] == chain.commitment else {
+            throw KernelError(
+                .key, "this node's key has made no commitment in the current policy",
+                hint: "judge with the key of a validator that the policy lists")
+        }
+        let count = (lock.withLock { index.revealed[policy.secretNumber] } ?? 0) + 1
+        guard let secret = chain.secret(count) else { return nil }
+        let seed = SecretChain.seed(secrets: [secret], candidate: block.hash, root: root)
+        return (
+            VerdictDocument.Draw(
+                shard: shard.hash, secrets: [key.publicKey: secret], count: count, seed: seed),
+            shard
+        )
+    }
+
+    private func append(
+        _ type: String, _ bytes: [UInt8], _ facts: [String: JSONValue],
+        payloadType: String = "json"
+    ) throws -> Block {
+        let document = try DocumentBlock(
+            type, bytes, dependsOn: [], metadata: facts, payloadType: payloadType, in: host.store)
+        let key = try host.key()
+        while true {
+            let place = host.store.next(on: "A")
+            let block = try document.block(at: place, with: key, now: host.clock())
+            do throws(KernelError) {
+                try host.store.append([block])
+            } catch {
+                guard error.code == .rule, host.store.next(on: "A").index > place.index else {
+                    throw error
+                }
+                continue
+            }
+            host.onStored(block)
+            return block
+        }
+    }
+}
