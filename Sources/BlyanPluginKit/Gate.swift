@@ -39,6 +39,7 @@ public struct Verdict: Sendable, Equatable {
     private let table: UnsafePointer<blyan_candidate>
     private let tensorService: UnsafePointer<blyan_tensors>?
     private let evaluateService: UnsafePointer<blyan_evaluate>?
+    private let historyService: UnsafePointer<blyan_history>?
     /// The block header that would be stored.
     public let header: JSONValue
     /// Author, height, seed and names: what the verdict may depend on beside the bytes.
@@ -54,6 +55,8 @@ public struct Verdict: Sendable, Equatable {
             to: blyan_tensors.self)
         unsafe evaluateService = host.service(BLYAN_HOST_EVALUATE)?.assumingMemoryBound(
             to: blyan_evaluate.self)
+        unsafe historyService = host.service(BLYAN_HOST_HISTORY)?.assumingMemoryBound(
+            to: blyan_history.self)
         self.header = header
         self.context = context
     }
@@ -73,12 +76,25 @@ public struct Verdict: Sendable, Equatable {
     /// Whether it declares a parent, which is here.
     public var hasParent: Bool { unsafe table.pointee.parent != nil }
 
+    /// Whether it is the router that goes with a candidate; the gate is asked about that candidate next.
+    public var isCompanion: Bool { context["with"] != nil }
+
     /// Whose numbers are asked for.
-    public enum Subject: UInt32, Sendable {
+    public enum Subject: Sendable {
         /// The version that the candidate would replace.
-        case parent = 0
+        case parent
         /// The candidate.
-        case candidate = 1
+        case candidate
+        /// A part that stands in some model, by its number in the history.
+        case part(Int)
+
+        var code: UInt32 {
+            switch self {
+            case .parent: UInt32(BLYAN_SUBJECT_PARENT)
+            case .candidate: UInt32(BLYAN_SUBJECT_CANDIDATE)
+            case .part(let number): UInt32(clamping: number + Int(BLYAN_SUBJECT_PART))
+            }
+        }
     }
 
     // Safe: a copy of what the host said, without pointers.
@@ -105,7 +121,7 @@ public struct Verdict: Sendable, Equatable {
             var count: UInt32 = 0
             var error = Self.emptyError
             let status = unsafe service.pointee.list(
-                table, subject.rawValue, &raw, UInt32(raw.count), &count, &error)
+                table, subject.code, &raw, UInt32(raw.count), &count, &error)
             if status == BLYAN_E_CAPACITY, count > raw.count, count <= 65_536 {
                 raw = [blyan_tensor](repeating: empty, count: Int(count))
                 continue
@@ -135,7 +151,7 @@ public struct Verdict: Sendable, Equatable {
         var out = [Float](repeating: 0, count: count)
         var error = Self.emptyError
         let status = unsafe service.pointee.decode(
-            table, subject.rawValue, tensor.index, UInt64(rows.lowerBound),
+            table, subject.code, tensor.index, UInt64(rows.lowerBound),
             UInt64(rows.upperBound), &out, &error)
         try Self.check(status, error)
         return out
@@ -177,7 +193,7 @@ public struct Verdict: Sendable, Equatable {
         }
     }
 
-    /// The summed losses of documents of the draw, in micro-nats.
+    /// The summed losses of documents of the draw, in micro-nats, of parent or candidate.
     public func losses(
         _ subject: Subject, _ path: Path, of documents: Range<Int>
     ) throws(PluginError) -> [Int64] {
@@ -185,10 +201,64 @@ public struct Verdict: Sendable, Equatable {
         var out = [Int64](repeating: 0, count: documents.count)
         var error = Self.emptyError
         let status = unsafe service.pointee.losses(
-            table, subject.rawValue, path.rawValue, UInt64(documents.lowerBound),
+            table, subject.code, path.rawValue, UInt64(documents.lowerBound),
             UInt64(documents.upperBound), &out, &error)
         try Self.check(status, error)
         return out
+    }
+
+    /// How much stood on the chain before this judgement.
+    public func history() throws(PluginError) -> (verdicts: Int, parts: Int) {
+        guard let service = unsafe historyService else { throw Self.missing(BLYAN_HOST_HISTORY) }
+        var (verdicts, parts): (UInt64, UInt64) = (0, 0)
+        var error = Self.emptyError
+        try Self.check(unsafe service.pointee.count(table, &verdicts, &parts, &error), error)
+        return (Int(clamping: verdicts), Int(clamping: parts))
+    }
+
+    /// An earlier verdict, oldest first: `block`, `outcome`, `reason`, `received`, and the `evidence` of some gates.
+    public func verdict(_ number: Int, evidenceOf gates: [String]) throws(PluginError) -> JSONValue
+    {
+        guard let service = unsafe historyService else { throw Self.missing(BLYAN_HOST_HISTORY) }
+        let names = Array(gates.joined(separator: " ").utf8)
+        var room = [CChar](repeating: 0, count: 1 << 16)
+        while true {
+            var length: UInt64 = 0
+            var error = Self.emptyError
+            let status = unsafe names.withUnsafeBytes { names in
+                let text = unsafe blyan_string(
+                    data: names.baseAddress?.assumingMemoryBound(to: CChar.self),
+                    size: UInt64(names.count))
+                return unsafe service.pointee.verdict(
+                    table, UInt64(clamping: number), text, &room, UInt64(room.count), &length,
+                    &error)
+            }
+            if status == BLYAN_E_CAPACITY, length > room.count, length <= 64 << 20 {
+                room = [CChar](repeating: 0, count: Int(length))
+                continue
+            }
+            try Self.check(status, error)
+            let bytes = room.prefix(Int(clamping: length)).map { UInt8(bitPattern: $0) }
+            do { return try JSONValue(parsing: bytes) } catch {
+                throw PluginError(BLYAN_E_MALFORMED, "verdict \(number) is no JSON: \(error)")
+            }
+        }
+    }
+
+    /// The name and block hash, in hex, of a part that stands in some model.
+    public func part(_ number: Int) throws(PluginError) -> (name: String, block: String) {
+        guard let service = unsafe historyService else { throw Self.missing(BLYAN_HOST_HISTORY) }
+        var raw = blyan_part()
+        raw.struct_size = UInt32(MemoryLayout<blyan_part>.size)
+        var error = Self.emptyError
+        try Self.check(
+            unsafe service.pointee.part(table, UInt64(clamping: number), &raw, &error), error)
+        let name = unsafe withUnsafeBytes(of: raw.name) {
+            unsafe String(decoding: $0.prefix(Int(raw.name_length)), as: UTF8.self)
+        }
+        let hash = unsafe withUnsafeBytes(of: raw.block) { unsafe Array($0) }
+        let digits = Array("0123456789abcdef")
+        return (name, String(hash.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }))
     }
 
     private static var emptyError: blyan_error {

@@ -54,6 +54,8 @@ final class ProofOfLearning: Gate {
     }
 
     func judge(_ candidate: borrowing Candidate) throws(PluginError) -> Verdict {
+        // The pair is evaluated once.
+        if candidate.isCompanion { return Verdict(.accept) }
         let documents: [Candidate.Document]
         do throws(PluginError) { documents = try candidate.documents(wanted) } catch
             where error.status == BLYAN_E_UNSUPPORTED

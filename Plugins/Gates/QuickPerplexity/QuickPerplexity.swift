@@ -26,6 +26,8 @@ final class QuickPerplexity: Gate {
     }
 
     func judge(_ candidate: borrowing Candidate) throws(PluginError) -> Verdict {
+        // The pair is evaluated once.
+        if candidate.isCompanion { return Verdict(.accept) }
         let count: Int
         do throws(PluginError) { count = try candidate.documents(wanted).count } catch
             where error.status == BLYAN_E_UNSUPPORTED

@@ -13,9 +13,17 @@ package final class CandidateStore: @unchecked Sendable {
     package struct Entry: Sendable, Equatable {
         /// Its block, which stands on no chain yet.
         package let block: Block
+        /// The router that goes with it, on which it depends; nil if it changes one part alone.
+        package let router: Block?
         /// UTC milliseconds.
         package let received: Int64
         fileprivate let file: String
+
+        /// All blocks that stand nowhere yet, each after those that it depends on.
+        var blocks: [Block] { (router.map { [$0] } ?? []) + [block] }
+        var bytes: Int64 {
+            blocks.reduce(0) { $0.addingReportingOverflow($1.header.payloadSize).partialValue }
+        }
     }
 
     private let folder: URL
@@ -59,7 +67,11 @@ package final class CandidateStore: @unchecked Sendable {
             throw KernelError(
                 .malformed, "\(path) is no candidate", hint: "remove it: it was never judged")
         }
-        return Entry(block: try Block(parsing: Array(line.utf8)), received: received, file: name)
+        var router: Block?
+        if let line = value["router"]?.string { router = try Block(parsing: Array(line.utf8)) }
+        return Entry(
+            block: try Block(parsing: Array(line.utf8)), router: router, received: received,
+            file: name)
     }
 
     /// Candidates that wait, first come first.
@@ -68,14 +80,16 @@ package final class CandidateStore: @unchecked Sendable {
     /// Whether a payload belongs to a candidate that waits or is kept.
     package func keeps(_ payload: Digest) -> Bool {
         lock.withLock {
-            (waiting + rejected).contains { $0.block.header.payloadHash == payload }
+            (waiting + rejected).contains { entry in
+                entry.blocks.contains { $0.header.payloadHash == payload }
+            }
         }
     }
 
     /// Makes a candidate durable.
     ///
     /// - Throws: ``KernelError`` with code `io`.
-    package func add(_ block: Block, received: Int64) throws(KernelError) {
+    package func add(_ block: Block, router: Block? = nil, received: Int64) throws(KernelError) {
         lock.lock()
         defer { lock.unlock() }
         if !FileManager.default.fileExists(atPath: folder.path) {
@@ -88,14 +102,16 @@ package final class CandidateStore: @unchecked Sendable {
         let number =
             String(repeating: "0", count: max(0, 12 - "\(nextNumber)".count)) + "\(nextNumber)"
         let name = "\(number)-\(block.hash)\(Self.suffix)"
-        let value: JSONValue = .object([
+        var value: [String: JSONValue] = [
             "format": .string(Self.format), "received": .int(received),
             "block": .string(String(decoding: block.line, as: UTF8.self)),
-        ])
+        ]
+        if let router { value["router"] = .string(String(decoding: router.line, as: UTF8.self)) }
         try DurableFile.write(
-            value.canonical(), to: folder.appendingPathComponent(name), mode: 0o600)
+            JSONValue.object(value).canonical(), to: folder.appendingPathComponent(name),
+            mode: 0o600)
         nextNumber += 1
-        waiting.append(Entry(block: block, received: received, file: name))
+        waiting.append(Entry(block: block, router: router, received: received, file: name))
     }
 
     /// Ends a candidate's wait, since its verdict is durable.
@@ -114,17 +130,18 @@ package final class CandidateStore: @unchecked Sendable {
         let name = String(entry.file.dropLast(Self.suffix.count)) + Self.rejectedSuffix
         // A crash in between leaves it waiting: the verdict on chain then ends it at the next start.
         guard unsafe rename(path, folder.appendingPathComponent(name).path) == 0 else { return }
-        rejected.append(Entry(block: entry.block, received: entry.received, file: name))
+        rejected.append(
+            Entry(block: entry.block, router: entry.router, received: entry.received, file: name))
         prune(now)
     }
 
     /// Forgets the oldest rejected ones beyond the budget; their payloads go when the home is opened next.
     private func prune(_ now: Int64) {
-        var bytes = rejected.reduce(0) { $0 + $1.block.header.payloadSize }
+        var bytes = rejected.reduce(0) { $0 + $1.bytes }
         while let oldest = rejected.first,
             bytes > Self.byteBudget || now - oldest.received > Self.ageBudget
         {
-            bytes -= oldest.block.header.payloadSize
+            bytes -= oldest.bytes
             unsafe unlink(folder.appendingPathComponent(oldest.file).path)
             rejected.removeFirst()
         }

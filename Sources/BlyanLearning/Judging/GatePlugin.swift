@@ -127,8 +127,17 @@ package final class JudgedSubject: Sendable {
     private let parent: Bytes?
     /// Nil while the node has no held-out text.
     let evaluator: Evaluator?
+    /// What it may look back on.
+    let history: JudgingHistory
+    private let open: @Sendable (Block) throws -> Bytes
 
-    package init(candidate: Bytes, parent: Bytes?, evaluator: Evaluator?) {
+    /// - Parameter open: maps the payload of a part that stands in some model.
+    package init(
+        candidate: Bytes, parent: Bytes?, evaluator: Evaluator?, history: JudgingHistory,
+        open: @escaping @Sendable (Block) throws -> Bytes
+    ) {
+        self.history = history
+        self.open = open
         self.candidate = candidate
         self.parent = parent
         self.evaluator = evaluator
@@ -153,7 +162,14 @@ package final class JudgedSubject: Sendable {
         case Int(BLYAN_SUBJECT_PARENT):
             if let parent { return parent }
             throw KernelError(.limit, "the candidate has no parent")
-        default: throw KernelError(.limit, "there is no subject \(subject)")
+        default:
+            let part = Int(subject) - Int(BLYAN_SUBJECT_PART)
+            guard history.parts.indices.contains(part) else {
+                throw KernelError(.limit, "there is no subject \(subject)")
+            }
+            do { return try open(history.block(part)) } catch let error as KernelError {
+                throw error
+            } catch { throw KernelError(.malformed, "\(error)") }
         }
     }
 

@@ -1,3 +1,4 @@
+internal import BlyanJSON
 internal import BlyanKernel
 internal import BlyanModel
 internal import CBlyanPlugin
@@ -93,9 +94,59 @@ package enum GateServices {
                 }
             }))
 
+    // Safe: as above.
+    private nonisolated(unsafe) static let history = unsafe table(
+        unsafe blyan_history(
+            struct_size: UInt32(MemoryLayout<blyan_history>.size), reserved: 0,
+            count: { candidate, verdicts, parts, error in
+                unsafe answer(candidate, error) { judged throws(KernelError) in
+                    unsafe verdicts?.pointee = UInt64(judged.history.verdicts.count)
+                    unsafe parts?.pointee = UInt64(judged.history.parts.count)
+                    return BLYAN_OK
+                }
+            },
+            verdict: { candidate, index, gates, json, capacity, length, error in
+                unsafe answer(candidate, error) { judged throws(KernelError) in
+                    guard let length = unsafe length,
+                        index < UInt64(judged.history.verdicts.count)
+                    else { throw KernelError(.limit, "there is no verdict \(index)") }
+                    let names = unsafe UnsafeRawBufferPointer(
+                        start: gates.data, count: Int(clamping: gates.size))
+                    let text = unsafe String(decoding: names, as: UTF8.self)
+                    let found = try judged.history.summary(
+                        Int(index), of: Set(text.split(separator: " ").map(String.init))
+                    ).canonical()
+                    unsafe length.pointee = UInt64(found.count)
+                    guard let json = unsafe json, UInt64(found.count) <= capacity else {
+                        return BLYAN_E_CAPACITY
+                    }
+                    unsafe UnsafeMutableRawBufferPointer(start: json, count: found.count)
+                        .copyBytes(from: found)
+                    return BLYAN_OK
+                }
+            },
+            part: { candidate, index, part, error in
+                unsafe answer(candidate, error) { judged throws(KernelError) in
+                    guard let part = unsafe part, index < UInt64(judged.history.parts.count)
+                    else { throw KernelError(.limit, "there is no part \(index)") }
+                    let found = judged.history.parts[Int(index)]
+                    let name = Array(found.name.utf8.prefix(Int(BLYAN_PART_NAME_MAX)))
+                    unsafe part.pointee.name_length = UInt32(name.count)
+                    unsafe withUnsafeMutableBytes(of: &part.pointee.name) {
+                        unsafe $0.copyBytes(from: name)
+                    }
+                    unsafe withUnsafeMutableBytes(of: &part.pointee.block) {
+                        unsafe $0.copyBytes(from: found.block.bytes)
+                    }
+                    return BLYAN_OK
+                }
+            }))
+
     /// Static tables by id.
     package static var tables: [String: UnsafeRawPointer] {
-        unsafe [BLYAN_HOST_TENSORS: tensors, BLYAN_HOST_EVALUATE: evaluate]
+        unsafe [
+            BLYAN_HOST_TENSORS: tensors, BLYAN_HOST_EVALUATE: evaluate, BLYAN_HOST_HISTORY: history,
+        ]
     }
 
     private static func table<Table>(_ table: Table) -> UnsafeRawPointer {

@@ -51,16 +51,19 @@ extension Judge {
             return Audit(
                 verdict: verdict, document: document, gates: [], differences: differences)
         }
-        guard let previous = document.block.header.previous,
-            let parent = try host.store.block(previous),
-            model.parts[document.block.header.expertName] == previous
-        else {
+        let changes: [Change]
+        do { changes = try place(document.block, document.router, in: model) } catch let error
+            as KernelError where error.code == .rule
+        {
             differences.append(
-                "the candidate's parent was not current in the version that it was compared with")
+                "the candidate could not stand in the version that it was compared with: \(error.message)"
+            )
             return Audit(
                 verdict: verdict, document: document, gates: [], differences: differences)
         }
-        let gates = try run(document.block, parent, model, policy, document.draw, drawn)
+        let gates = try run(
+            changes, model, policy, document.draw, drawn, received: document.received,
+            history: history(before: verdict))
         differences += gateDifferences(document.gates, gates)
         return Audit(verdict: verdict, document: document, gates: gates, differences: differences)
     }
@@ -101,11 +104,14 @@ extension Judge {
         if !document.block.isSignatureValid {
             found.append("the candidate is not signed by its author")
         }
-        let stands = try host.store.block(document.block.hash) != nil
-        if stands != (document.outcome == "accept") {
-            found.append(
-                "the candidate \(stands ? "stands" : "does not stand") on chain B, and the verdict is \(document.outcome)"
-            )
+        compare("router", document.router?.hash.description ?? "")
+        for block in [document.block] + (document.router.map { [$0] } ?? []) {
+            let stands = try host.store.block(block.hash) != nil
+            if stands != (document.outcome == "accept") {
+                found.append(
+                    "the candidate's block of \(block.header.expertName) \(stands ? "stands" : "does not stand") on chain B, and the verdict is \(document.outcome)"
+                )
+            }
         }
         let last = document.gates.last
         let told = last?.outcome ?? "accept"
@@ -207,7 +213,7 @@ extension Judge {
     private func gateDifferences(
         _ said: [VerdictDocument.Gate], _ found: [VerdictDocument.Gate]
     ) -> [String] {
-        guard said.map(\.name) == found.map(\.name) else {
+        guard said.map(\.name) == found.map(\.name), said.map(\.part) == found.map(\.part) else {
             return [
                 "the receipt has the gates \(said.map(\.name)), judging again asked \(found.map(\.name))"
             ]

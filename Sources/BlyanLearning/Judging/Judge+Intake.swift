@@ -7,9 +7,11 @@ internal import Foundation
 extension Judge {
     /// Takes a candidate: checks all that costs little, and makes it durable.
     ///
-    /// - Parameter block: signed and stamped by its author; its payload is among the home's payloads.
+    /// - Parameters:
+    ///   - block: signed and stamped by its author; its payload is among the home's payloads.
+    ///   - router: the new version of its layer's router that goes with it, by the same author; `block` depends on it.
     /// - Throws: ``KernelError`` or ``ModelError`` saying what is wrong with it, and what to do.
-    package func submit(_ block: Block) throws {
+    package func submit(_ block: Block, router: Block? = nil) throws {
         let hash = block.hash
         if let known = verdict(of: hash) {
             throw KernelError(
@@ -21,10 +23,11 @@ extension Judge {
             throw KernelError(.rule, "candidate \(hash) waits for its verdict already")
         }
         let policy = try currentPolicy()
-        guard block.isSignatureValid else {
+        for block in [block] + (router.map { [$0] } ?? []) where !block.isSignatureValid {
             throw KernelError(
                 .integrity,
-                "candidate \(hash) is not signed by the key that it claims, \(block.header.miner)")
+                "candidate \(block.hash) is not signed by the key that it claims, \(block.header.miner)"
+            )
         }
         let bits = policy?.policy.stampBits ?? 0
         guard block.header.difficulty >= bits,
@@ -39,14 +42,55 @@ extension Judge {
         guard block.header.timestamp <= now + 600_000 else {
             throw KernelError(.rule, "candidate \(hash) is of a time that is yet to come")
         }
-        _ = try place(block)
-        try checkPayload(block)
+        for change in try place(block, router).changes { try checkPayload(change.block) }
         try host.admit(block.header.miner)
-        try candidates.add(block, received: now)
+        try candidates.add(block, router: router, received: now)
     }
 
-    /// Where a candidate would stand: its model, and the block that it replaces.
-    func place(_ block: Block) throws -> (model: CatalogModel, parent: Block) {
+    /// A block, and the one that it replaces.
+    struct Change {
+        let block: Block
+        let parent: Block
+    }
+
+    /// What a candidate would change, a router before the expert that it goes with.
+    func place(_ block: Block, _ router: Block?) throws -> (
+        model: CatalogModel, changes: [Change]
+    ) {
+        let header = block.header
+        guard header.chainID == "B", header.blockType == "parameters",
+            let first = header.dependsOn.first, let meta = try host.store.block(first),
+            meta.header.blockType == "meta"
+        else {
+            throw KernelError(
+                .rule,
+                "candidate \(block.hash) is no parameters block of chain B of a model of this home")
+        }
+        let model = try ModelCatalog(host.store).model(meta)
+        return (model, try place(block, router, in: model))
+    }
+
+    /// As ``place(_:_:)``, in a version of the model that may not be current any more.
+    func place(_ block: Block, _ router: Block?, in model: CatalogModel) throws -> [Change] {
+        let header = block.header
+        guard let router else { return [try change(block, of: model, after: nil)] }
+        let layer = header.expertName.prefix { $0 != "." }
+        guard router.header.expertName == "\(layer).router", router.header.miner == header.miner
+        else {
+            throw KernelError(
+                .rule,
+                "candidate \(block.hash) brings \(router.header.expertName) by \(router.header.miner.prefix(12)): what may go with \(header.expertName) is \(layer).router by the same author"
+            )
+        }
+        return [
+            try change(router, of: model, after: nil), try change(block, of: model, after: router),
+        ]
+    }
+
+    /// That a block stands where it claims: what it replaces is current.
+    private func change(_ block: Block, of model: CatalogModel, after other: Block?) throws
+        -> Change
+    {
         let header = block.header
         func broken(_ what: String) -> KernelError {
             KernelError(.rule, "candidate \(block.hash) \(what)")
@@ -54,19 +98,14 @@ extension Judge {
         guard header.chainID == "B", header.blockType == "parameters" else {
             throw broken("is no parameters block of chain B")
         }
-        guard let first = header.dependsOn.first, let meta = try host.store.block(first),
-            meta.header.blockType == "meta"
-        else { throw broken("depends on no model of this home") }
-        let model = try ModelCatalog(host.store).model(meta)
         guard model.isComplete, let current = model.parts[header.expertName] else {
             throw broken(
                 "is for \(header.expertName), which the model \(model.name) \(model.isComplete ? "has not" : "lacks: it is incomplete")"
             )
         }
-        guard
-            header.expertName.contains(".expert") || header.expertName.hasSuffix(".router")
-                || header.expertName.hasSuffix(".shared")
-        else { throw broken("is for \(header.expertName): experts and routers can be replaced") }
+        guard VerdictIndex.isReplaceable(header.expertName) else {
+            throw broken("is for \(header.expertName): experts and routers can be replaced")
+        }
         guard header.previous == current, let parent = try host.store.block(current) else {
             throw KernelError(
                 .rule,
@@ -75,10 +114,13 @@ extension Judge {
                     "train from the current version: export it again with `blyan expert export \(header.expertName)`, or run `blyan mine` anew"
             )
         }
-        guard header.dependsOn == [meta.hash, current], header.index == parent.header.index + 1
+        let others = other.map { [$0] } ?? []
+        let index = max(parent.header.index, other?.header.index ?? 0) + 1
+        guard header.dependsOn == [model.meta.hash, current] + others.map(\.hash),
+            header.index == index
         else {
             throw broken(
-                "does not stand where it claims: it depends on its model and the version that it replaces, and has the index \(parent.header.index + 1)"
+                "does not stand where it claims: it depends on its model, the version that it replaces and the router that goes with it, and has the index \(index)"
             )
         }
         guard let old = SemanticVersion(parent.header.version),
@@ -87,7 +129,7 @@ extension Judge {
             throw broken(
                 "has the version \(header.version), expected one above \(parent.header.version)")
         }
-        return (model, parent)
+        return Change(block: block, parent: parent)
     }
 
     private func checkPayload(_ block: Block) throws {

@@ -26,6 +26,8 @@ package final class Judge: @unchecked Sendable {
         package let onStored: @Sendable (Block) -> Void
         /// Appends the record of an acceptance, with what is paid for it.
         package let append: @Sendable ([Block], AcceptedCandidate) throws -> Void
+        /// Writes what an acceptance needs on chain beforehand.
+        package let prepare: @Sendable () throws -> Void
         /// Throws if an author may not upload now.
         package let admit: @Sendable (_ author: String) throws -> Void
 
@@ -35,6 +37,7 @@ package final class Judge: @unchecked Sendable {
             model: @escaping @Sendable (CatalogModel) throws -> LoadedModel, threads: Int,
             clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
             append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil,
+            prepare: @escaping @Sendable () throws -> Void = {},
             admit: @escaping @Sendable (_ author: String) throws -> Void = { _ in }
         ) {
             self.store = store
@@ -45,6 +48,7 @@ package final class Judge: @unchecked Sendable {
             self.clock = clock
             self.onStored = onStored
             self.append = append ?? { record, _ in try store.append(record) }
+            self.prepare = prepare
             self.admit = admit
         }
     }
@@ -122,9 +126,11 @@ package final class Judge: @unchecked Sendable {
             }
             let made: Judgement?
             do {
-                let (model, parent) = try place(entry.block)
+                let (model, changes) = try place(entry.block, entry.router)
                 let draw = try draw(entry.block, model, policy)
-                let gates = try run(entry.block, parent, model, policy, draw?.draw, draw?.shard)
+                let gates = try run(
+                    changes, model, policy, draw?.draw, draw?.shard, received: entry.received,
+                    history: history(before: nil))
                 made = try finish(entry, model, policyBlock, policy, draw?.draw, gates)
             } catch let error as KernelError where error.code == .rule {
                 // While it waited another one was accepted in its place.
@@ -142,52 +148,76 @@ package final class Judge: @unchecked Sendable {
         }
     }
 
-    /// Asks the gates in order until one does not accept.
+    /// Asks the gates in order until one does not accept; each about the router first, where one goes with the candidate.
     func run(
-        _ block: Block, _ parent: Block, _ model: CatalogModel, _ policy: JudgingPolicy,
-        _ draw: VerdictDocument.Draw?, _ shard: PoolShard?
+        _ changes: [Change], _ model: CatalogModel, _ policy: JudgingPolicy,
+        _ draw: VerdictDocument.Draw?, _ shard: PoolShard?, received: Int64,
+        history: JudgingHistory
     ) throws -> [VerdictDocument.Gate] {
         let loaded = try host.model(model)
         let evaluator = shard.flatMap { shard in
             draw.map { draw in
                 Evaluator(
-                    model: loaded, blocks: [block], shard: shard, seed: draw.seed,
+                    model: loaded, blocks: changes.map(\.block), shard: shard, seed: draw.seed,
                     threads: host.threads, cache: cache, library: GemmLibrary.openBLAS())
             }
         }
-        let subject = try JudgedSubject(
-            candidate: .init(loaded.open(block)), parent: .init(loaded.open(parent)),
-            evaluator: evaluator)
-        guard
-            let header = try? JSONValue(parsing: block.header.canonical())
-        else { throw KernelError(.malformed, "the header of candidate \(block.hash) is no JSON") }
-        let context: JSONValue = .object([
-            "author": .string(block.header.miner), "candidate": .string(block.hash.description),
-            "expert": .string(block.header.expertName),
-            "model": .string(model.meta.hash.description),
-            "parent": .string(parent.hash.description),
-            "seed": .string(draw?.seed.description ?? ""),
-        ])
+        let subjects = try changes.map { change in
+            try JudgedSubject(
+                candidate: .init(loaded.open(change.block)),
+                parent: .init(loaded.open(change.parent)), evaluator: evaluator, history: history,
+                open: { try .init(loaded.open($0)) })
+        }
+        let candidate = changes[changes.count - 1].block
         var answers: [VerdictDocument.Gate] = []
         for plugin in try gates(policy) {
-            try Cancellation.check()
-            let answer: GatePlugin.Answer
-            do throws(KernelError) {
-                answer = try GatePlugin(plugin).judge(subject, header: header, context: context)
-            } catch {
-                throw KernelError(
-                    error.code,
-                    "the gate \(plugin.manifest.name) failed, which is no verdict; the candidate waits: \(error.message)",
-                    hint: error.hint)
+            for (change, subject) in zip(changes, subjects) {
+                try Cancellation.check()
+                let isCandidate = change.block.hash == candidate.hash
+                var context: [String: JSONValue] = [
+                    "author": .string(candidate.header.miner),
+                    "candidate": .string(candidate.hash.description),
+                    "expert": .string(change.block.header.expertName),
+                    "model": .string(model.meta.hash.description),
+                    "parent": .string(change.parent.hash.description),
+                    "received": .int(received), "seed": .string(draw?.seed.description ?? ""),
+                ]
+                if !isCandidate { context["with"] = .string(candidate.header.expertName) }
+                let answer = try ask(plugin, subject, change.block, .object(context))
+                answers.append(
+                    VerdictDocument.Gate(
+                        part: isCandidate ? "" : change.block.header.expertName,
+                        name: plugin.manifest.name, version: plugin.manifest.version,
+                        outcome: answer.outcome.rawValue, reason: answer.reason,
+                        evidence: answer.evidence))
+                guard answer.outcome == .accept else { return answers }
             }
-            answers.append(
-                VerdictDocument.Gate(
-                    name: plugin.manifest.name, version: plugin.manifest.version,
-                    outcome: answer.outcome.rawValue, reason: answer.reason,
-                    evidence: answer.evidence))
-            guard answer.outcome == .accept else { break }
         }
         return answers
+    }
+
+    private func ask(
+        _ plugin: LoadedPlugin, _ subject: JudgedSubject, _ block: Block, _ context: JSONValue
+    ) throws -> GatePlugin.Answer {
+        guard let header = try? JSONValue(parsing: block.header.canonical()) else {
+            throw KernelError(.malformed, "the header of candidate \(block.hash) is no JSON")
+        }
+        do throws(KernelError) {
+            return try GatePlugin(plugin).judge(subject, header: header, context: context)
+        } catch {
+            throw KernelError(
+                error.code,
+                "the gate \(plugin.manifest.name) failed, which is no verdict; the candidate waits: \(error.message)",
+                hint: error.hint)
+        }
+    }
+
+    /// What stood on the chain before a verdict; before the next one, with nil.
+    func history(before verdict: Block?) throws(KernelError) -> JudgingHistory {
+        lock.lock()
+        defer { lock.unlock() }
+        try index.catchUp(host.store)
+        return index.history(before: verdict?.header.index ?? .max, host.store)
     }
 
     /// The gates that a policy names, as they are loaded here.
@@ -238,11 +268,15 @@ package final class Judge: @unchecked Sendable {
             throw KernelError(.integrity, "the model \(model.name) is incomplete")
         }
         if let judged, judged.version?.hash != base.hash { return nil }
+        let isAccepted = outcome == .accept
+        // Whatever is written on chain A first is written before this record takes its place there.
+        if isAccepted { try host.prepare() }
         let key = try host.key()
         let genesis = store.genesis ?? .zero
         var document = VerdictDocument(
             model: meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
-            received: entry.received, draw: draw, gates: gates, outcome: outcome.rawValue,
+            router: entry.router, received: entry.received, draw: draw, gates: gates,
+            outcome: outcome.rawValue,
             reason: reason)
         try document.sign(key, genesis: genesis)
         var facts: [String: JSONValue] = [
@@ -250,12 +284,12 @@ package final class Judge: @unchecked Sendable {
             "reason": .string(reason), "author": .string(block.header.miner),
             "expert": .string(block.header.expertName), "model": .string(model.name),
         ]
+        if let router = entry.router { facts["router"] = .string(router.hash.description) }
         if let draw {
             facts["shard"] = .string(draw.shard.description)
             facts["secret_number"] = .int(policy.secretNumber)
             facts["secret_count"] = .int(Int64(draw.count))
         }
-        let isAccepted = outcome == .accept
         let verdictPayload = try DocumentBlock(
             "verdict", document.encoded,
             dependsOn: [meta.hash, base.hash, policyBlock.hash], metadata: facts, in: store)
@@ -263,12 +297,13 @@ package final class Judge: @unchecked Sendable {
             let place = store.next(on: "A")
             let now = host.clock()
             let verdict = try verdictPayload.block(
-                at: place, dependsOn: isAccepted ? [block.hash] : [], with: key, now: now)
+                at: place, dependsOn: isAccepted ? entry.blocks.map(\.hash) : [], with: key,
+                now: now)
             var record = [verdict]
             var version: Block?
             if isAccepted {
                 var parts = model.parts
-                parts[block.header.expertName] = block.hash
+                for block in entry.blocks { parts[block.header.expertName] = block.hash }
                 let list = VersionDocument(
                     model: meta.hash, parts: parts, parent: base.hash, verdict: verdict.hash)
                 let made = try DocumentBlock(
@@ -276,7 +311,7 @@ package final class Judge: @unchecked Sendable {
                     metadata: ["model": .string(model.name)], in: store
                 ).block(at: (place.index + 1, verdict.hash), with: key, now: now)
                 version = made
-                record = [block, verdict, made]
+                record = entry.blocks + [verdict, made]
             }
             do {
                 if isAccepted {

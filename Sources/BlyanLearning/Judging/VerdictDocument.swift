@@ -25,6 +25,8 @@ package struct VerdictDocument: Sendable, Equatable {
 
     /// What a gate said.
     package struct Gate: Sendable, Equatable {
+        /// The part that it looked at, where that is the router that goes with a candidate; "" for the candidate.
+        package let part: String
         package let name: String
         package let version: String
         package let outcome: String
@@ -32,13 +34,24 @@ package struct VerdictDocument: Sendable, Equatable {
         package let evidence: JSONValue
 
         package init(
-            name: String, version: String, outcome: String, reason: String, evidence: JSONValue
+            part: String = "", name: String, version: String, outcome: String, reason: String,
+            evidence: JSONValue
         ) {
+            self.part = part
             self.name = name
             self.version = version
             self.outcome = outcome
             self.reason = reason
             self.evidence = evidence
+        }
+
+        fileprivate var json: JSONValue {
+            var members: [String: JSONValue] = [
+                "name": .string(name), "version": .string(version), "outcome": .string(outcome),
+                "reason": .string(reason), "evidence": evidence,
+            ]
+            if !part.isEmpty { members["part"] = .string(part) }
+            return .object(members)
         }
     }
 
@@ -48,6 +61,8 @@ package struct VerdictDocument: Sendable, Equatable {
     package var policy: Digest
     /// The candidate's block as it was submitted.
     package var block: Block
+    /// The router that was submitted with it; nil if it changes one part alone.
+    package var router: Block?
     /// UTC milliseconds.
     package var received: Int64
     package var draw: Draw?
@@ -65,7 +80,7 @@ package struct VerdictDocument: Sendable, Equatable {
 
     /// Everything but the signatures: what is signed.
     package var body: JSONValue {
-        .object([
+        var members: [String: JSONValue] = [
             "format": .string(Self.format), "model": .string(model.description),
             "version": .string(version.description), "policy": .string(policy.description),
             "block": .string(String(decoding: block.line, as: UTF8.self)),
@@ -77,16 +92,11 @@ package struct VerdictDocument: Sendable, Equatable {
                     "secrets": .object(draw.secrets.mapValues { .string($0.description) }),
                 ])
             } ?? .null,
-            "gates": .array(
-                gates.map {
-                    .object([
-                        "name": .string($0.name), "version": .string($0.version),
-                        "outcome": .string($0.outcome), "reason": .string($0.reason),
-                        "evidence": $0.evidence,
-                    ])
-                }),
+            "gates": .array(gates.map(\.json)),
             "outcome": .string(outcome), "reason": .string(reason),
-        ])
+        ]
+        if let router { members["router"] = .string(String(decoding: router.line, as: UTF8.self)) }
+        return .object(members)
     }
 
     /// The whole document in canonical form.
@@ -98,9 +108,10 @@ package struct VerdictDocument: Sendable, Equatable {
 
     /// A document without signatures.
     package init(
-        model: Digest, version: Digest, policy: Digest, block: Block, received: Int64, draw: Draw?,
-        gates: [Gate], outcome: String, reason: String
+        model: Digest, version: Digest, policy: Digest, block: Block, router: Block?,
+        received: Int64, draw: Draw?, gates: [Gate], outcome: String, reason: String
     ) {
+        self.router = router
         self.model = model
         self.version = version
         self.policy = policy
@@ -135,6 +146,7 @@ package struct VerdictDocument: Sendable, Equatable {
             case .object(let signed)? = value["signatures"]
         else { throw bad("a member is missing") }
         block = try Block(parsing: Array(line.utf8))
+        if let line = value["router"]?.string { router = try Block(parsing: Array(line.utf8)) }
         self.received = received
         self.outcome = outcome
         self.reason = reason
@@ -146,7 +158,8 @@ package struct VerdictDocument: Sendable, Equatable {
             else { throw bad("a gate") }
             gates.append(
                 Gate(
-                    name: name, version: version, outcome: outcome, reason: reason,
+                    part: gate["part"]?.string ?? "", name: name, version: version,
+                    outcome: outcome, reason: reason,
                     evidence: evidence))
         }
         for (key, signature) in signed {

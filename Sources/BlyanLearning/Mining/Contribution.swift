@@ -19,11 +19,13 @@ package struct Contribution: Sendable {
     /// Rounds tensors to what the current version is stored as, writes the payload, and signs and stamps the block.
     ///
     /// - Parameters:
+    ///   - router: the new version of the layer's router that goes with it, which it then depends on.
     ///   - bits: zero bits that the block's hash is to begin with.
     ///   - now: UTC milliseconds.
     /// - Throws: ``ModelError`` for tensors that are not the part's; ``KernelError`` if the payload cannot be written.
     package func block(
-        _ part: String, _ tensors: [ExpertFile.Tensor], key: SigningKey, bits: Int64, now: Int64
+        _ part: String, _ tensors: [ExpertFile.Tensor], with router: Block? = nil, key: SigningKey,
+        bits: Int64, now: Int64
     ) throws -> Block {
         guard let current = model.model.parts[part], let parent = try store.block(current) else {
             throw ModelError("the model \(model.model.name) has no part \(part)")
@@ -57,9 +59,10 @@ package struct Contribution: Sendable {
         let payload = try PartWriter(store: store, format: format).write(
             sources, options: isQuantised ? PartWriter.int8 : "{}")
         var header = BlockHeader(
-            chainID: "B", blockType: "parameters", index: parent.header.index + 1,
-            previous: current, timestamp: now)
-        header.dependsOn = [model.model.meta.hash, current]
+            chainID: "B", blockType: "parameters",
+            index: max(parent.header.index, router?.header.index ?? 0) + 1, previous: current,
+            timestamp: now)
+        header.dependsOn = [model.model.meta.hash, current] + (router.map { [$0.hash] } ?? [])
         header.expertName = part
         header.layerID = parent.header.layerID
         header.version =

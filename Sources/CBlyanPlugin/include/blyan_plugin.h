@@ -114,7 +114,7 @@ typedef struct blyan_host {
 
     /** A further service by id (static table), or NULL if this host lacks it.
      *  Defined so far: BLYAN_HOST_MATH, and for gates
-     *  BLYAN_HOST_TENSORS and BLYAN_HOST_EVALUATE. id is borrowed and zero-terminated. [any-thread] */
+     *  BLYAN_HOST_TENSORS, BLYAN_HOST_EVALUATE and BLYAN_HOST_HISTORY. id is borrowed and zero-terminated. [any-thread] */
     const void *(*get_service)(void *context, const char *id);
 } blyan_host;
 
@@ -374,8 +374,11 @@ typedef struct blyan_candidate {
     blyan_string header;            /**< the block header that would be stored */
     const blyan_payload *payload;   /**< the candidate's payload */
     const blyan_payload *parent;    /**< the declared parent's payload, or NULL */
-    blyan_string context;           /**< {"author", "candidate", "expert", "model", "parent", "seed"}: what the verdict
-                                         may depend on beside the bytes; hashes and keys in hex */
+    blyan_string context;           /**< {"author", "candidate", "expert", "model", "parent", "received", "seed"}: what the
+                                         verdict may depend on beside the bytes; hashes and keys in hex, time in UTC
+                                         milliseconds. "with" stands there too while the gate is asked about the router
+                                         that goes with a candidate, and names that candidate's part: losses are those
+                                         of both together, and asked about the candidate the gate sees them again */
     void *handle;                   /**< what services of the host know the candidate by */
 } blyan_candidate;
 
@@ -406,10 +409,10 @@ typedef struct blyan_gate {
 
 #define BLYAN_HOST_TENSORS "blyan.host.tensors/1"
 
-/** Whose numbers are asked for. */
-enum { BLYAN_SUBJECT_PARENT = 0, BLYAN_SUBJECT_CANDIDATE = 1 };
+/** Whose numbers are asked for; from BLYAN_SUBJECT_PART on, the parts that BLYAN_HOST_HISTORY counts. */
+enum { BLYAN_SUBJECT_PARENT = 0, BLYAN_SUBJECT_CANDIDATE = 1, BLYAN_SUBJECT_PART = 2 };
 
-/** Numbers of candidate and parent, through the format that their payloads have. Static. */
+/** Numbers of candidate, parent and other parts, through the format that their payloads have. Static. */
 typedef struct blyan_tensors {
     uint32_t struct_size;
     uint32_t reserved;
@@ -453,6 +456,37 @@ typedef struct blyan_evaluate {
     blyan_status (*losses)(const blyan_candidate *candidate, uint32_t subject, uint32_t path, uint64_t begin,
                            uint64_t end, int64_t *micro_nats, blyan_error *error);
 } blyan_evaluate;
+
+/* ---- host service: what was judged before ---------------------------------------------------- */
+
+#define BLYAN_HOST_HISTORY "blyan.host.history/1"
+
+#define BLYAN_PART_NAME_MAX 127
+
+/** An expert, a router or a shared expert that some version of some model has. */
+typedef struct blyan_part {
+    uint32_t struct_size;
+    uint32_t name_length;
+    uint8_t block[32]; /**< the hash of its block */
+    char name[BLYAN_PART_NAME_MAX + 1]; /**< "layer4.expert7", not terminated */
+} blyan_part;
+
+/** What stood on the chain before a judgement: the same for everybody who judges again. The history of a later judgement of
+ *  the same instance begins with that of an earlier one, except where an old verdict is audited: then it is shorter. Static. */
+typedef struct blyan_history {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** How many verdicts and parts there are. [any-thread] */
+    blyan_status (*count)(const blyan_candidate *candidate, uint64_t *verdicts, uint64_t *parts, blyan_error *error);
+    /** Verdict number `index`, oldest first, as canonical JSON: {"block": the candidate's signed header, "evidence":
+     *  [{"gate", "part", "evidence"}], "outcome", "reason", "received"}, with the evidence of the gates that `gates`
+     *  names, separated by spaces. *length = its bytes; BLYAN_E_CAPACITY if there is no room for them. [any-thread] */
+    blyan_status (*verdict)(const blyan_candidate *candidate, uint64_t index, blyan_string gates, char *json,
+                            uint64_t capacity, uint64_t *length, blyan_error *error);
+    /** Part number `index`, in the order in which they joined. Its numbers: subject BLYAN_SUBJECT_PART + index of
+     *  BLYAN_HOST_TENSORS. [any-thread] */
+    blyan_status (*part)(const blyan_candidate *candidate, uint64_t index, blyan_part *part, blyan_error *error);
+} blyan_history;
 
 /* ---- kind: reward -------------------------------------------------------------------------- */
 

@@ -98,6 +98,12 @@ struct ExpertSubmit: NodeCommand {
             valueName: "hash"))
     var parent: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "A new version of the layer's router, judged together with the expert.",
+            valueName: "file"))
+    var router: String?
+
     @Flag(help: "Print one JSON object: verdict, reason, evidence by gate.")
     var json = false
 
@@ -105,12 +111,36 @@ struct ExpertSubmit: NodeCommand {
 
     func run(_ node: Node, _ console: Console) throws {
         let loaded = try node.model(model.model)
-        let config = loaded.model.document.config
-        guard let layout = config.parts.first(where: { $0.name == name }),
-            let current = loaded.model.parts[name]
+        let tensors = try read(file, name, parent: parent, loaded, node, console)
+        let routerName = "\(name.prefix { $0 != "." }).router"
+        let routerTensors = try router.map {
+            try read($0, routerName, parent: nil, loaded, node, console)
+        }
+        let key = try author.key(node, console, of: self)
+        let judge = try node.judge(passphrase: console.nodePassphrase)
+        let bits = try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
+        let contribution = Contribution(to: loaded, store: node.store, plugins: node.plugins)
+        let changed = try routerTensors.map {
+            try contribution.block(routerName, $0, key: key, bits: 0, now: now())
+        }
+        let block = try contribution.block(
+            name, tensors, with: changed, key: key, bits: bits, now: now())
+        try judge.submit(block, router: changed)
+        let made = try judge.judge(block.hash)
+        if json { try console.printJSON(console.json(made)) } else { try console.print(made) }
+        if made.outcome != .accept { throw ExitCode(2) }
+    }
+
+    /// A file's tensors, if it was trained from the version that serves now.
+    private func read(
+        _ file: String, _ part: String, parent: String?, _ loaded: LoadedModel, _ node: Node,
+        _ console: Console
+    ) throws -> [ExpertFile.Tensor] {
+        guard let layout = loaded.model.document.config.parts.first(where: { $0.name == part }),
+            let current = loaded.model.parts[part]
         else {
             throw ModelError(
-                "the model \(loaded.model.name) has no part \"\(name)\"",
+                "the model \(loaded.model.name) has no part \"\(part)\"",
                 hint: "`blyan expert list --model \(loaded.model.name)` lists them")
         }
         let contents = try ExpertFile.read(
@@ -119,19 +149,11 @@ struct ExpertSubmit: NodeCommand {
         guard from.count >= 6, current.description.hasPrefix(from.lowercased()) else {
             throw KernelError(
                 .rule,
-                "\(file) was trained from \(from.prefix(12)), and the current version of \(name) is \(current.description.prefix(12)): somebody was faster",
+                "\(file) was trained from \(from.prefix(12)), and the current version of \(part) is \(current.description.prefix(12)): somebody was faster",
                 hint:
-                    "export the current version with `blyan expert export \(name)` and train from it: only a gain over what serves now counts"
+                    "export the current version with `blyan expert export \(part)` and train from it: only a gain over what serves now counts"
             )
         }
-        let key = try author.key(node, console, of: self)
-        let judge = try node.judge(passphrase: console.nodePassphrase)
-        let bits = try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
-        let block = try Contribution(to: loaded, store: node.store, plugins: node.plugins).block(
-            name, contents.tensors, key: key, bits: bits, now: now())
-        try judge.submit(block)
-        let made = try judge.judge(block.hash)
-        if json { try console.printJSON(console.json(made)) } else { try console.print(made) }
-        if made.outcome != .accept { throw ExitCode(2) }
+        return contents.tensors
     }
 }
