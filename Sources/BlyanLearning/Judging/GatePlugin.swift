@@ -167,7 +167,9 @@ package final class JudgedSubject: Sendable {
             guard history.parts.indices.contains(part) else {
                 throw KernelError(.limit, "there is no subject \(subject)")
             }
-            do { return try open(history.block(part)) } catch let error as KernelError {
+            do { return try open(history.block(history.parts[part].block)) } catch let error
+                as KernelError
+            {
                 throw error
             } catch { throw KernelError(.malformed, "\(error)") }
         }

@@ -100,7 +100,7 @@ package enum GateServices {
             struct_size: UInt32(MemoryLayout<blyan_history>.size), reserved: 0,
             count: { candidate, verdicts, parts, error in
                 unsafe answer(candidate, error) { judged throws(KernelError) in
-                    unsafe verdicts?.pointee = UInt64(judged.history.verdicts.count)
+                    unsafe verdicts?.pointee = UInt64(judged.history.verdictCount)
                     unsafe parts?.pointee = UInt64(judged.history.parts.count)
                     return BLYAN_OK
                 }
@@ -108,13 +108,13 @@ package enum GateServices {
             verdict: { candidate, index, gates, json, capacity, length, error in
                 unsafe answer(candidate, error) { judged throws(KernelError) in
                     guard let length = unsafe length,
-                        index < UInt64(judged.history.verdicts.count)
+                        index < UInt64(judged.history.verdictCount)
                     else { throw KernelError(.limit, "there is no verdict \(index)") }
                     let names = unsafe UnsafeRawBufferPointer(
                         start: gates.data, count: Int(clamping: gates.size))
                     let text = unsafe String(decoding: names, as: UTF8.self)
-                    let found = try judged.history.summary(
-                        Int(index), of: Set(text.split(separator: " ").map(String.init))
+                    let found = try judged.history.verdict(
+                        Int(index), Set(text.split(separator: " ").map(String.init))
                     ).canonical()
                     unsafe length.pointee = UInt64(found.count)
                     guard let json = unsafe json, UInt64(found.count) <= capacity else {

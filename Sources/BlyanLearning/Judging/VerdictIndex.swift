@@ -9,7 +9,13 @@ package struct VerdictIndex: Sendable {
         package let name: String
         package let block: Digest
         /// Where on chain A it was named first.
-        let height: Int64
+        package let height: Int64
+
+        package init(name: String, block: Digest, height: Int64) {
+            self.name = name
+            self.block = block
+            self.height = height
+        }
     }
 
     /// The verdict block of each candidate, and of the router that was submitted with one.
@@ -81,7 +87,7 @@ package struct VerdictIndex: Sendable {
     /// What stood there before an index on chain A.
     func history(before height: Int64, _ store: ChainStore) -> JudgingHistory {
         JudgingHistory(
-            store: store, verdicts: order.prefix { $0.height < height }.map(\.block),
+            store, verdicts: order.prefix { $0.height < height }.map(\.block),
             parts: Array(parts.prefix { $0.height < height }))
     }
 }

@@ -1,9 +1,9 @@
 internal import BlyanKernel
-internal import BlyanModel
+package import BlyanModel
 internal import Synchronization
 
 /// Text that a model makes of itself: a stand-in for what it was trained on, which nobody need have.
-enum Rehearsal {
+package enum Rehearsal {
     /// Tokens of one text.
     private static let length = 256
 
@@ -13,7 +13,7 @@ enum Rehearsal {
     ///
     /// - Parameter onMade: told how many tokens there are, from any thread; throws to stop.
     /// - Throws: What generating throws; ``KernelError`` with code `cancelled` on request.
-    static func make(
+    package static func make(
         _ count: Int, by model: LoadedModel, seed: UInt64, threads: Int,
         _ onMade: @escaping @Sendable (Int) throws -> Void
     ) throws -> TokenStream {
