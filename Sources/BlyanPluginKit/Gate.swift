@@ -245,8 +245,18 @@ public struct Verdict: Sendable, Equatable {
         }
     }
 
-    /// The name and block hash, in hex, of a part that stands in some model.
-    public func part(_ number: Int) throws(PluginError) -> (name: String, block: String) {
+    /// A part that stands in some model; hashes in hex.
+    public struct Part: Sendable, Equatable {
+        /// "layer4.expert7".
+        public let name: String
+        /// Its block.
+        public let block: String
+        /// The block that it replaced; of a first version a hash that no part has.
+        public let previous: String
+    }
+
+    /// A part by its number in the history.
+    public func part(_ number: Int) throws(PluginError) -> Part {
         guard let service = unsafe historyService else { throw Self.missing(BLYAN_HOST_HISTORY) }
         var raw = blyan_part()
         raw.struct_size = UInt32(MemoryLayout<blyan_part>.size)
@@ -256,9 +266,16 @@ public struct Verdict: Sendable, Equatable {
         let name = unsafe withUnsafeBytes(of: raw.name) {
             unsafe String(decoding: $0.prefix(Int(raw.name_length)), as: UTF8.self)
         }
-        let hash = unsafe withUnsafeBytes(of: raw.block) { unsafe Array($0) }
-        let digits = Array("0123456789abcdef")
-        return (name, String(hash.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }))
+        let block = unsafe withUnsafeBytes(of: raw.block) { unsafe Self.hex($0) }
+        let previous = unsafe withUnsafeBytes(of: raw.previous) { unsafe Self.hex($0) }
+        return Part(name: name, block: block, previous: previous)
+    }
+
+    private static let digits = Array("0123456789abcdef")
+
+    private static func hex(_ bytes: UnsafeRawBufferPointer) -> String {
+        let bytes = unsafe Array(bytes)
+        return String(bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
     }
 
     private static var emptyError: blyan_error {

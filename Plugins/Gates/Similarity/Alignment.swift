@@ -8,7 +8,7 @@ struct Alignment {
     /// The candidate's neuron by the parent's.
     private(set) var order: [Int]
     /// What divides the candidate's up rows and multiplies its down columns, by the parent's neuron.
-    private(set) var scales: [Double]
+    private(set) var scales: [Double] = []
     /// Whether every neuron stands where the parent's does.
     var isIdentity: Bool { order == Array(order.indices) }
 
@@ -18,14 +18,15 @@ struct Alignment {
     private static let marks = 64
 
     init(_ candidate: borrowing Candidate, _ own: Tensors, _ parent: Tensors) throws(PluginError) {
-        guard let (gate, up, _) = parent.neurons, let twins = own.neurons else {
+        guard let (gate, up, down) = parent.neurons, let twins = own.neurons else {
             order = []
-            scales = []
             return
         }
         var moved: [Int] = []
         try parent.rows(candidate, gate, with: own, twins.gate) { neuron, old, new in
-            if Self.cosine(old, new) < Self.likeness { moved.append(neuron) }
+            var products = Products()
+            for (a, b) in zip(old, new) { products.add(a, b) }
+            if products.cosine < Self.likeness { moved.append(neuron) }
         }
         order = Array(0..<gate.rows)
         if moved.count > 1 {
@@ -35,29 +36,45 @@ struct Alignment {
                 order[place] = moved[neuron]
             }
         }
-        var found = [Double](repeating: 1, count: gate.rows)
+        var ups = [Products](repeating: Products(), count: gate.rows)
+        var downs = ups
         try parent.rows(
-            candidate, up, with: own, twins.up, order: order == Array(order.indices) ? nil : order
+            candidate, up, with: own, twins.up, order: isIdentity ? nil : order
         ) { neuron, old, new in
-            let (product, square) = zip(old, new).reduce((0.0, 0.0)) {
-                ($0.0 + Double($1.0) * Double($1.1), $0.1 + Double($1.0) * Double($1.0))
-            }
-            let scale = square > 0 ? product / square : 1
-            // Any other number says that these are not one neuron.
-            if (1e-6...1e6).contains(abs(scale)) { found[neuron] = scale }
+            for (a, b) in zip(old, new) { ups[neuron].add(a, b) }
         }
-        scales = found
+        let order = order
+        try parent.rows(candidate, down, with: own, twins.down) { _, old, new in
+            for neuron in order.indices {
+                downs[neuron].add(
+                    old[old.startIndex + neuron], new[new.startIndex + order[neuron]])
+            }
+        }
+        scales = zip(ups, downs).map { up, down in
+            // Training makes both longer alike; what one gained and the other lost was moved. Of what is another neuron,
+            // neither is known.
+            guard abs(up.cosine) >= Self.likeness, abs(down.cosine) >= Self.likeness,
+                up.product.sign == down.product.sign
+            else { return 1 }
+            let scale = (up.ratio / down.ratio).squareRoot()
+            return up.product < 0 ? -scale : scale
+        }
     }
 
-    private static func cosine(_ a: ArraySlice<Float>, _ b: ArraySlice<Float>) -> Double {
-        var (product, left, right) = (0.0, 0.0, 0.0)
-        for (x, y) in zip(a, b) {
-            product += Double(x) * Double(y)
-            left += Double(x) * Double(x)
-            right += Double(y) * Double(y)
+    /// Of two lines of numbers.
+    private struct Products {
+        var product = 0.0, old = 0.0, new = 0.0
+
+        mutating func add(_ a: Float, _ b: Float) {
+            let (a, b) = (Double(a), Double(b))
+            product += a * b
+            old += a * a
+            new += b * b
         }
-        let lengths = (left * right).squareRoot()
-        return lengths > 0 ? product / lengths : (left == right ? 1 : 0)
+
+        var cosine: Double { old * new > 0 ? product / (old * new).squareRoot() : 0 }
+        /// The factor that brings the old line nearest to the new one.
+        var ratio: Double { product / old }
     }
 
     /// Short unit vectors that stand for gate rows.

@@ -5,71 +5,60 @@ internal import CBlyanPlugin
 struct Change {
     /// The difference's length by the parent's, as the bytes stand.
     private(set) var size = 0.0
-    /// The share of that length which only makes the parent's rows (of down: columns) longer or shorter, 0 ... 1.
+    /// The share of that length which only makes the parent's rows (of down: columns) longer or shorter: from 0 to 1.
     private(set) var rescaling = 0.0
     /// The difference's length by the parent's, with neurons in the parent's order and scale.
     private(set) var alignedSize = 0.0
     /// What stands for the difference: alike for equal work, whatever its strength.
     ///
-    /// It is Σ gate_j ⊗ δ_j over the parent's neurons, which does not depend on their order either, with each
-    /// number of δ drawn to its fourth root. Two trainings on one text agree in the few numbers that change most, and
-    /// differ in the many that change little; a copy agrees in all of them. The root makes the many count.
+    /// Every number of the difference, drawn to its fourth root, in one count-sketch. Two trainings on one text agree in
+    /// the few numbers that change most, and differ in the many that change little; a copy agrees in all of them. The root
+    /// makes the many count.
     private(set) var sketch = [Double](repeating: 0, count: Projection.width)
 
+    /// - Parameter names: what each of the parent's neurons is called in the first version of its line.
     init(
-        _ candidate: borrowing Candidate, _ own: Tensors, _ parent: Tensors, _ alignment: Alignment
+        _ candidate: borrowing Candidate, _ own: Tensors, _ parent: Tensors,
+        _ alignment: Alignment, names: [Int]?
     ) throws(PluginError) {
         try measure(candidate, own, parent)
         var (moved, before) = (0.0, 0.0)
-        /// A number's change, drawn to its root.
-        func change(_ old: Float, _ new: Double) -> Double {
+        /// Adds a number's change.
+        func add(_ old: Float, _ new: Double, at coordinate: Int, _ salt: UInt64) {
             let difference = new - Double(old)
             moved += difference * difference
             before += Double(old) * Double(old)
+            let (bucket, sign) = Projection.place(coordinate, salt: salt)
             let root = abs(difference).squareRoot().squareRoot()
-            return difference < 0 ? -root : root
+            sketch[bucket] += difference < 0 ? -sign * root : sign * root
         }
         if let (gate, up, down) = parent.neurons, let twins = own.neurons {
-            var neurons = Projection.Lines(gate.rows)
-            var changes = Projection.Lines(gate.rows)
+            let names = names ?? Array(0..<gate.rows)
             let order = alignment.isIdentity ? nil : alignment.order
             for (salt, pair) in [(gate, twins.gate), (up, twins.up)].enumerated() {
-                let places = (0..<gate.columns).map {
-                    Projection.place($0, salt: UInt64(20 + salt))
-                }
                 try parent.rows(candidate, pair.0, with: own, pair.1, order: order) {
                     neuron, old, new in
                     let scale = salt == 0 ? 1 : 1 / alignment.scales[neuron]
-                    for ((place, a), b) in zip(zip(places, old), new) {
-                        changes.add(change(a, Double(b) * scale), to: neuron, at: place)
-                    }
-                    guard salt == 0 else { return }
-                    // A neuron counts by the direction of its gate alone.
-                    let length = old.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
-                    for (place, a) in zip(places, old) where length > 0 {
-                        neurons.add(Double(a) / length, to: neuron, at: place)
+                    let first = names[neuron] * gate.columns
+                    for (column, (a, b)) in zip(old, new).enumerated() {
+                        add(a, Double(b) * scale, at: first + column, UInt64(20 + salt))
                     }
                 }
             }
             try parent.rows(candidate, down, with: own, twins.down) { row, old, new in
-                let place = Projection.place(row, salt: 22)
                 for neuron in 0..<gate.rows {
                     let b = Double(new[new.startIndex + alignment.order[neuron]])
-                    let a = old[old.startIndex + neuron]
-                    changes.add(change(a, b * alignment.scales[neuron]), to: neuron, at: place)
+                    add(
+                        old[old.startIndex + neuron], b * alignment.scales[neuron],
+                        at: row * gate.rows + names[neuron], 22)
                 }
             }
-            neurons.transform()
-            changes.transform()
-            sketch = Projection.contract([neurons, changes])
         }
         for (number, tensor) in parent.others.enumerated() {
             let twin = try parent.twin(of: tensor, in: own)
             try parent.rows(candidate, tensor, with: own, twin) { row, old, new in
                 for (column, (a, b)) in zip(old, new).enumerated() {
-                    let (bucket, sign) = Projection.place(
-                        row * tensor.columns + column, salt: UInt64(23 + number))
-                    sketch[bucket] += sign * change(a, Double(b))
+                    add(a, Double(b), at: row * tensor.columns + column, UInt64(23 + number))
                 }
             }
         }

@@ -23,7 +23,12 @@ final class Similarity: Gate, @unchecked Sendable {
     private var verdicts = 0
     /// Parts of models by kind and shape, numbered as the history does.
     private var parts: [String: SketchIndex] = [:]
-    private var partCount = 0
+    private var blocks: [Candidate.Part] = []
+    /// The first version of each part's line, by block.
+    private var roots: [String: String] = [:]
+    /// What the neurons of a part are called in that first version, where they stand in another order.
+    private var names: [String: [Int]] = [:]
+    private var numbers: [String: Int] = [:]
 
     init(host: HostServices, config: String) throws(PluginError) {
         threshold = try Settings(config).integer("threshold_ppm", default: 950_000)
@@ -38,7 +43,8 @@ final class Similarity: Gate, @unchecked Sendable {
         try readParts(candidate, history.parts)
 
         let alignment = try Alignment(candidate, own, parent)
-        let change = try Change(candidate, own, parent, alignment)
+        let block = candidate.context["parent"]?.string ?? ""
+        let change = try Change(candidate, own, parent, alignment, names: names[block])
         let sketch = try Sketch(candidate, own), old = try Sketch(candidate, parent)
         // All of what the parent computes, stronger or weaker.
         let whole = sketch.relative(to: old), before = old.relative(to: old)
@@ -67,12 +73,15 @@ final class Similarity: Gate, @unchecked Sendable {
             }
         }
         let known = parts[Self.kind(candidate.context["expert"]?.string ?? "") + " " + shape]
-        // Whatever the parent was like already is of its lineage.
+        // Other versions of the same expert are its lineage, and so is whatever the parent was like already, as in a model
+        // that was imported twice.
+        let root = roots[block]
         let found = known?.nearest(to: whole.bytes, below: history.parts) { number in
-            known?.similarity(of: number, to: before.bytes) ?? 0 < threshold
+            roots[blocks[number].block] != root
+                && known?.similarity(of: number, to: before.bytes) ?? 0 < threshold
         }
         if let found {
-            evidence["nearest_part"] = .string(try candidate.part(found.number).block)
+            evidence["nearest_part"] = .string(blocks[found.number].block)
             evidence["nearest_part_ppm"] = .int(found.similarity)
             if found.similarity >= threshold {
                 return Verdict(.reject("copied-expert"), evidence)
@@ -99,15 +108,28 @@ final class Similarity: Gate, @unchecked Sendable {
 
     /// Takes in the parts that joined a model since.
     private func readParts(_ candidate: borrowing Candidate, _ count: Int) throws(PluginError) {
-        while partCount < count {
-            let name = try candidate.part(partCount).name
-            let subject = Candidate.Subject.part(partCount)
-            let tensors = try Tensors(candidate, subject)
+        while blocks.count < count {
+            let number = blocks.count
+            let part = try candidate.part(number)
+            let tensors = try Tensors(candidate, .part(number))
             let sketch = try Sketch(candidate, tensors)
-            let key = Self.kind(name) + " " + tensors.shape
-            parts[key, default: SketchIndex()].append(
-                sketch.relative(to: sketch).bytes, number: partCount)
-            partCount += 1
+            parts[Self.kind(part.name) + " " + tensors.shape, default: SketchIndex()].append(
+                sketch.relative(to: sketch).bytes, number: number)
+            roots[part.block] = roots[part.previous] ?? part.block
+            if let previous = numbers[part.previous] {
+                let before = try Tensors(candidate, .part(previous))
+                let alignment = try Alignment(candidate, tensors, before)
+                let old = names[part.previous]
+                if old != nil || !alignment.isIdentity {
+                    var own = alignment.order
+                    for (neuron, place) in alignment.order.enumerated() {
+                        own[place] = old?[neuron] ?? neuron
+                    }
+                    names[part.block] = own
+                }
+            }
+            numbers[part.block] = number
+            blocks.append(part)
         }
     }
 

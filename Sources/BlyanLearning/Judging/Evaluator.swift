@@ -54,12 +54,13 @@ package final class Evaluator: Sendable {
         self.shard = shard.hash
         version = model.model.version?.hash ?? .zero
         let limit = min(Self.tokenLimit, model.model.document.config.maximumPositions)
-        documents = shard.order(seed).compactMap { line in
-            let document = shard.documents[line]
-            let tokens = DocumentTokens.encode(document.text, model.tokenizer).prefix(limit)
-            guard tokens.count > 1 else { return nil }
-            return Document(line: line, slice: document.slice, tokens: Array(tokens))
+        let all = cache.documents(shard.hash, of: model.model.meta.hash) {
+            shard.documents.enumerated().map { line, document in
+                let tokens = DocumentTokens.encode(document.text, model.tokenizer).prefix(limit)
+                return Document(line: line, slice: document.slice, tokens: Array(tokens))
+            }
         }
+        documents = shard.order(seed).map { all[$0] }.filter { $0.tokens.count > 1 }
     }
 
     /// Summed losses of documents of the draw in micro-nats, rounded to nearest.
@@ -203,8 +204,23 @@ package final class LossCache: @unchecked Sendable {
     private let lock = NSLock()
     private var known: [Key: [Int: Int64]] = [:]
     private var network: (version: Digest, Exclusive)?
+    private var documents: (shard: Digest, model: Digest, [Evaluator.Document])?
 
     package init() {}
+
+    /// A shard's documents by line, as a model's tokenizer has them; those of the last shard are kept.
+    func documents(
+        _ shard: Digest, of model: Digest, _ make: () -> [Evaluator.Document]
+    ) -> [Evaluator.Document] {
+        lock.withLock {
+            if let documents, documents.shard == shard, documents.model == model {
+                return documents.2
+            }
+            let made = make()
+            documents = (shard, model, made)
+            return made
+        }
+    }
 
     func losses(_ version: Digest, _ shard: Digest, _ path: Evaluator.Path) -> [Int: Int64] {
         lock.withLock { known[Key(version: version, shard: shard, path: path)] ?? [:] }

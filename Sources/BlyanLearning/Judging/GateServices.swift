@@ -135,8 +135,12 @@ package enum GateServices {
                     unsafe withUnsafeMutableBytes(of: &part.pointee.name) {
                         unsafe $0.copyBytes(from: name)
                     }
+                    let header = try judged.history.block(found.block).header
                     unsafe withUnsafeMutableBytes(of: &part.pointee.block) {
                         unsafe $0.copyBytes(from: found.block.bytes)
+                    }
+                    unsafe withUnsafeMutableBytes(of: &part.pointee.previous) {
+                        unsafe $0.copyBytes(from: (header.previous ?? .zero).bytes)
                     }
                     return BLYAN_OK
                 }

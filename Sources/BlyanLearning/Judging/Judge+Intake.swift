@@ -64,7 +64,8 @@ extension Judge {
         else {
             throw KernelError(
                 .rule,
-                "candidate \(block.hash) is no parameters block of chain B of a model of this home")
+                "candidate \(block.hash) is no parameters block of chain B, or depends on no model of this home"
+            )
         }
         let model = try ModelCatalog(host.store).model(meta)
         return (model, try place(block, router, in: model))

@@ -467,7 +467,8 @@ typedef struct blyan_evaluate {
 typedef struct blyan_part {
     uint32_t struct_size;
     uint32_t name_length;
-    uint8_t block[32]; /**< the hash of its block */
+    uint8_t block[32];    /**< the hash of its block */
+    uint8_t previous[32]; /**< the block that it replaced; of a first version a hash that no part has */
     char name[BLYAN_PART_NAME_MAX + 1]; /**< "layer4.expert7", not terminated */
 } blyan_part;
 

@@ -1,9 +1,21 @@
+internal import ArgumentParser
 internal import BlyanJSON
 internal import BlyanKernel
 internal import BlyanLearning
 internal import BlyanModel
 internal import BlyanServer
 internal import Foundation
+
+/// Where gates are measured.
+struct GateStageOptions: ParsableArguments {
+    @Option(help: "A home with Examples/models/sample-moe, whose node manifest lists the gates.")
+    var home: String
+
+    @Option(help: "Threads.")
+    var threads = 2
+
+    func make() throws -> GateStage { try GateStage(home: home, threads: threads) }
+}
 
 /// The gates of a home as a stream of candidates meets them: real plugins, weights and text, and no chain.
 ///
@@ -16,33 +28,49 @@ final class GateStage {
     private let cache = LossCache()
     private let threads: Int
     private let rehearsal: TokenStream
+    private let texts: [TokenStream]
+    private let gates: [GatePlugin]
     /// Verdicts so far, for gates that look back.
     private(set) var verdicts: [VerdictDocument] = []
 
-    /// - Parameters:
-    ///   - pool: files of held-out text.
-    ///   - threads: that train and evaluate.
-    init(home: String, pool: [String], threads: Int) throws {
+    /// - Parameter threads: that train and evaluate.
+    init(home: String, threads: Int) throws {
         node = try Node(
             home: URL(fileURLWithPath: home), threads: threads,
             passphrase: { throw KernelError(.key, "benchmarks do not sign") }, log: { _ in })
         loaded = try node.model(nil)
         key = try SigningKey()
-        shards = try pool.map {
-            try PoolShard(parsing: Array(Data(contentsOf: URL(fileURLWithPath: $0))))
+        let shards = try (1...4).map {
+            try PoolShard(parsing: Self.bytes("Examples/held-out/shard-\($0).jsonl"))
         }
+        self.shards = shards
+        gates = try node.plugins.gates().map { try GatePlugin($0) }
+        let tokenizer = loaded.tokenizer
+        // The last shard is not judged on: its slices are more domains to train on.
+        let slices = ["plays", "dictionary", "scripture"].map { slice in
+            Array(
+                shards[3].documents.filter { $0.slice == slice }.map(\.text)
+                    .joined(separator: "\n\n").utf8)
+        }
+        texts = try
+            (["scripture", "second"].map { try Self.bytes("Examples/texts/\($0).txt") } + slices)
+            .map { try TrainingText($0, name: "text", tokenizer: tokenizer).stream }
         self.threads = threads
         rehearsal = try Rehearsal.make(
             16_384, by: loaded, seed: 7, threads: threads
         ) { _ in }
     }
 
-    /// A shard's documents of one slice, as text to train on.
-    func text(_ shard: Int, slice: String) throws -> TrainingText {
-        let documents = shards[shard].documents.filter { $0.slice == slice }.map(\.text)
-        return try TrainingText(
-            Array(documents.joined(separator: "\n\n").utf8), name: slice,
-            tokenizer: loaded.tokenizer)
+    private static func bytes(_ path: String) throws -> [UInt8] {
+        try Array(Data(contentsOf: URL(fileURLWithPath: path)))
+    }
+
+    /// A gate that the home's manifest lists.
+    func gate(_ name: String) throws -> GatePlugin {
+        guard let gate = gates.first(where: { $0.plugin.manifest.name == name }) else {
+            throw KernelError(.config, "the home's node manifest does not list the gate \(name)")
+        }
+        return gate
     }
 
     /// The current version's tensors.
@@ -60,9 +88,7 @@ final class GateStage {
     }
 
     /// A part after a real training.
-    func trained(
-        _ part: String, on text: TokenStream, _ options: TrainingOptions, rehearses: Bool = true
-    ) throws -> [ExpertFile.Tensor] {
+    func trained(_ tune: FineTune) throws -> [ExpertFile.Tensor] {
         guard let library = GemmLibrary.openBLAS() else {
             throw KernelError(.notFound, "OpenBLAS is not installed")
         }
@@ -70,12 +96,13 @@ final class GateStage {
             Weights(loaded.model.document.config) { [loaded] in try loaded.decode($0) },
             multiplier: Multiplier(pool: WorkerPool(threads: threads), library: library)
         ) { [loaded] in try loaded.makeRouter() }
-        let trainer = try Trainer(network, parts: [part], options)
-        for step in 0..<options.steps {
+        let trainer = try Trainer(network, parts: [tune.part], tune.options)
+        for step in 0..<tune.options.steps {
             _ = try trainer.step(
-                text.batch(step: step, options, mixing: rehearses ? rehearsal : nil))
+                texts[tune.text].batch(
+                    step: step, tune.options, mixing: tune.rehearses ? rehearsal : nil))
         }
-        return try network.weights.ordered(part).map { name, matrix in
+        return try network.weights.ordered(tune.part).map { name, matrix in
             ExpertFile.Tensor(
                 name: name, rows: matrix.rows, columns: matrix.columns, values: matrix.values)
         }
@@ -102,36 +129,39 @@ final class GateStage {
         }
     }
 
-    /// An evaluator of a candidate on a draw.
-    func evaluator(_ block: Block, shard: Int, seed: UInt64) -> Evaluator {
+    /// An evaluator of a candidate on a draw of the first three shards.
+    func evaluator(_ block: Block, draw: Int) -> Evaluator {
         Evaluator(
-            model: loaded, blocks: [block], shard: shards[shard],
-            seed: SHA256.hash(Array("\(seed)".utf8)), threads: threads, cache: cache,
+            model: loaded, blocks: [block], shard: shards[draw % 3],
+            seed: SHA256.hash(Array("draw \(draw)".utf8)), threads: threads, cache: cache,
             library: GemmLibrary.openBLAS())
     }
 
     /// Asks gates in order until one does not accept.
     ///
-    /// - Parameter isKept: later candidates' history has this verdict.
+    /// - Parameters:
+    ///   - draw: a number that decides the text.
+    ///   - isKept: later candidates' history has this verdict.
+    ///   - history: what gates look back on instead of this stage's verdicts.
     func judge(
-        _ block: Block, by gates: [GatePlugin], shard: Int, seed: UInt64, isKept: Bool = true
+        _ block: Block, by gates: [GatePlugin], draw: Int, isKept: Bool = true,
+        history other: JudgingHistory? = nil
     ) throws -> Answer {
         guard let previous = block.header.previous, let parent = try node.store.block(previous),
             let header = try? JSONValue(parsing: block.header.canonical())
         else { throw KernelError(.integrity, "the candidate has no parent here") }
-        let (loaded, node, verdicts) = (loaded, node, verdicts)
+        let loaded = loaded
         let subject = try JudgedSubject(
             candidate: .init(loaded.open(block)), parent: .init(loaded.open(parent)),
-            evaluator: evaluator(block, shard: shard, seed: seed), history: history(verdicts),
+            evaluator: evaluator(block, draw: draw), history: other ?? history(),
             open: { try .init(loaded.open($0)) })
         let context: JSONValue = .object([
             "author": .string(block.header.miner), "candidate": .string(block.hash.description),
             "expert": .string(block.header.expertName),
             "model": .string(loaded.model.meta.hash.description),
             "parent": .string(parent.hash.description), "received": .int(block.header.timestamp),
-            "seed": .string("\(seed)"),
+            "seed": .string("draw \(draw)"),
         ])
-        _ = node
         var answer = Answer()
         for gate in gates {
             answer.seconds.append(
@@ -155,14 +185,18 @@ final class GateStage {
         return answer
     }
 
-    private func history(_ verdicts: [VerdictDocument]) -> JudgingHistory {
+    /// What this stage has judged, and after that what others are said to have.
+    func history(and others: [JSONValue] = []) -> JudgingHistory {
         let parts = loaded.model.parts.filter { $0.key.contains(".expert") }.sorted {
             $0.key < $1.key
         }.map { VerdictIndex.Part(name: $0.key, block: $0.value, height: 0) }
-        let store = node.store
+        let (store, verdicts) = (node.store, verdicts)
         return JudgingHistory(
-            verdictCount: verdicts.count, parts: parts,
-            verdict: { number, gates throws(KernelError) in verdicts[number].summary(of: gates) },
+            verdictCount: verdicts.count + others.count, parts: parts,
+            verdict: { number, gates throws(KernelError) in
+                number < verdicts.count
+                    ? verdicts[number].summary(of: gates) : others[number - verdicts.count]
+            },
             block: { hash throws(KernelError) in
                 guard let block = try store.block(hash) else {
                     throw KernelError(.notFound, "block \(hash) is not here")
