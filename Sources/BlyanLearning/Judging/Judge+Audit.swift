@@ -90,7 +90,7 @@ extension Judge {
         let facts = verdict.header.metadata
         var found: [String] = []
         func compare(_ key: String, _ said: String) {
-            if facts[key]?.string != said {
+            if facts[key]?.string ?? "" != said {
                 found.append(
                     "the verdict's header says \(key) \"\(facts[key]?.string ?? "")\", its document \"\(said)\""
                 )
