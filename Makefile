@@ -30,7 +30,7 @@ lint: ## Checks formatting and documentation comments
 audit: build ## Verifies an exported chain with a page of Python
 	Scripts/audit.sh $(BIN) $(DEMO)/audit
 
-conformance: build ## Compares with PyTorch, transformers and llama.cpp's vocabularies (downloads over 4 GB)
+conformance: build ## Compares with PyTorch, transformers and llama.cpp's vocabularies, trains an expert with PyTorch (downloads over 4 GB)
 	Scripts/conformance.sh
 
 bench: build ## Measures every figure of the README

@@ -11,3 +11,7 @@ for script in Tests/Conformance/*.py; do
     echo "== $script"
     "$venv/bin/python" "$script"
 done
+echo "== Examples/train-with-pytorch"
+home=$(mktemp -d)/home
+trap 'rm -rf "$(dirname "$home")"' EXIT
+PYTHON=$venv/bin/python Examples/train-with-pytorch/run.sh .build/release/blyan "$home"

@@ -247,9 +247,24 @@ extension Ledger {
         }
     }
 
+    /// Takes accounts into memory, as many as there is room for: a look-up costs the same then, whichever account it is of.
+    ///
+    /// For a process that holds the home long, on a thread of its own; look-ups and blocks go on meanwhile.
+    ///
+    /// - Parameter isOver: asked after each thousand; true ends it.
+    /// - Throws: ``KernelError`` if the books cannot be used.
+    public func rememberAccounts(until isOver: () -> Bool = { false }) throws(KernelError) {
+        var last: Account?
+        repeat {
+            last = try reading { (state, _) throws(KernelError) in
+                try state?.remember(after: last)
+            }
+        } while last != nil && !isOver()
+    }
+
     /// What an account has; zeros for one that is not in the books.
     ///
-    /// One look-up, and the account's rewards that have not vested.
+    /// One look-up, in memory or in LevelDB, and the account's rewards that have not vested.
     ///
     /// - Throws: ``KernelError`` if the books cannot be used.
     public func balance(of account: Account) throws(KernelError) -> Balance {

@@ -147,6 +147,10 @@ extension Ledger {
                     "account \(account) has \(stored.total) micro-BLY and nonce \(stored.nonce), expected \(audit.accounts[account]?.total ?? 0) and \(audit.accounts[account]?.nonce ?? 0)"
                 )
             }
+            // What is told comes from memory where that has the account.
+            if let told = state.remembered(account), told != stored {
+                wrong.append("account \(account) is kept in memory with \(told.total) micro-BLY")
+            }
             return wrong.count < 10
         }
         if wrong.isEmpty, found != audit.accounts.count {

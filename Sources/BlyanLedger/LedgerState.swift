@@ -33,15 +33,16 @@ package final class LedgerState: AccountSource, Sendable {
 
     private static let version: UInt8 = 1
     private static let kinds = ["transfer", "reward", "clawback", "fee"]
-    /// Bytes of blocks that LevelDB keeps in memory as they are read: those of a million accounts and more.
-    private static let cache = 128 << 20
     private let store: IndexStore
     private let path: String
     private let damage = Mutex(false)
+    private let memory: AccountMemory
 
-    package init(path: String) throws(KernelError) {
+    /// - Parameter limit: accounts that are kept in memory at most.
+    package init(path: String, limit: Int = AccountMemory.usualLimit) throws(KernelError) {
         self.path = path
-        do throws(KernelError) { store = try IndexStore(path: path, cache: Self.cache) } catch {
+        memory = AccountMemory(limit: limit)
+        do throws(KernelError) { store = try IndexStore(path: path) } catch {
             throw Self.reworded(error)
         }
     }
@@ -90,10 +91,40 @@ package final class LedgerState: AccountSource, Sendable {
     }
 
     package func account(_ account: Account) throws(KernelError) -> AccountState? {
+        if let known = memory[account] { return known }
+        let edition = memory.edition
+        let read = try stored(account)
+        if let read { memory.note(read, of: account, asOf: edition) }
+        return read
+    }
+
+    private func stored(_ account: Account) throws(KernelError) -> AccountState? {
         try guarded { () throws(KernelError) in
             guard let value = try store.get([UInt8(ascii: "a")] + account.bytes) else { return nil }
             return try decode(value)
         }
+    }
+
+    /// What memory has of an account, or nil.
+    package func remembered(_ account: Account) -> AccountState? { memory[account] }
+
+    /// Takes some more accounts into memory, those that come after `last` in byte order.
+    ///
+    /// - Returns: the last one that was taken; nil at the end, or when memory is full.
+    package func remember(after last: Account?) throws(KernelError) -> Account? {
+        let edition = memory.edition
+        var (taken, end) = (0, Account?.none)
+        // The account's key and a zero byte: what follows next in byte order.
+        let from = [UInt8(ascii: "a")] + (last.map { $0.bytes + [0] } ?? [])
+        try scan(from: from) { (account, state) throws(KernelError) in
+            guard memory.note(state, of: account, asOf: edition) else {
+                end = nil
+                return false
+            }
+            (taken, end) = (taken + 1, account)
+            return taken < 1_000
+        }
+        return end
     }
 
     private func decode(_ value: [UInt8]) throws(KernelError) -> AccountState {
@@ -149,8 +180,14 @@ package final class LedgerState: AccountSource, Sendable {
     package func scan(_ body: (Account, AccountState) throws(KernelError) -> Bool)
         throws(KernelError)
     {
+        try scan(from: [UInt8(ascii: "a")], body)
+    }
+
+    private func scan(
+        from: [UInt8], _ body: (Account, AccountState) throws(KernelError) -> Bool
+    ) throws(KernelError) {
         try guarded { () throws(KernelError) in
-            try store.scan(from: [UInt8(ascii: "a")], to: [UInt8(ascii: "b")]) {
+            try store.scan(from: from, to: [UInt8(ascii: "b")]) {
                 (key, value) throws(KernelError) in
                 guard let account = Account(key.dropFirst()) else {
                     throw damaged("an account that is no key")
@@ -203,6 +240,7 @@ package final class LedgerState: AccountSource, Sendable {
         Self.put(mark.supply, &value)
         pairs.append(([UInt8(ascii: "m")], value))
         try guarded { () throws(KernelError) in try store.put(pairs) }
+        memory.replace(changes)
     }
 
     private static func put(_ number: Int64, _ out: inout [UInt8], width: Int = 8) {

@@ -20,6 +20,42 @@ extension Node {
         public let differences: [String]
     }
 
+    /// The reward blocks that pay for a verdict or for a usage block, or take back because of it; of a reward block, itself.
+    ///
+    /// - Throws: ``KernelError`` with code `rule` for another block of chain C.
+    public func rewardBlocks(of block: Block) throws(KernelError) -> [Block] {
+        guard block.header.blockType != "reward" else { return [block] }
+        guard block.header.chainID != "C" || block.header.blockType == "usage" else {
+            throw KernelError(
+                .rule, "block \(block.hash) holds transfers: there is nothing to compute again",
+                hint: "`blyan chain verify` plays them again")
+        }
+        return try store.blocks(.dependents(block.hash)).filter {
+            $0.header.chainID == "C" && $0.header.blockType == "reward"
+        }
+    }
+
+    /// The verdict block by which a reward block pays or takes back; nil for what rests on use.
+    ///
+    /// - Throws: ``KernelError`` if the block's document cannot be read, or the verdict is not here.
+    public func verdict(behind block: Block) throws(KernelError) -> Block? {
+        guard block.header.blockType == "reward" else { return nil }
+        for transaction in try LedgerDocument(store.document(block)).transactions {
+            let reason: Reason
+            switch transaction {
+            case .reward(let reward): reason = reward.reason
+            case .clawback(let clawback): reason = clawback.reason
+            case .transfer, .fee: continue
+            }
+            guard let hash = reason.verdict else { continue }
+            guard let verdict = try store.block(hash) else {
+                throw KernelError(.notFound, "the verdict \(hash) that it rests on is not here")
+            }
+            return verdict
+        }
+        return nil
+    }
+
     /// Recomputes the rewards of a block of chain C from the blocks that its reasons name.
     ///
     /// - Throws: ``KernelError`` with code `rule` if it is no reward block; if something that is needed is not here, or the

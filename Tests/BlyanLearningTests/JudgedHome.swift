@@ -16,6 +16,7 @@ final class JudgedHome {
     /// - Parameters:
     ///   - gates: their names with their configuration in YAML.
     ///   - pool: documents of the held-out text; none = no text.
+    ///   - model: what is imported.
     init(
         gates: [(name: String, config: String)] = [
             ("structure", ""), ("quick-perplexity", ""),
@@ -23,7 +24,8 @@ final class JudgedHome {
                 "proof-of-learning",
                 "documents: 96\n  least_documents: 16\n  delta_ppm: 500\n  floor_ppm: -300000\n  resamples: 1000"
             ),
-        ], pool: [PoolShard.Document] = JudgedHome.pool
+        ], pool: [PoolShard.Document] = JudgedHome.pool, model: String = Checkpoints.sample.path,
+        quantisation: String = ""
     ) throws {
         folder = FileManager.default.temporaryDirectory
             .appendingPathComponent("blyan-judged-\(UUID().uuidString)")
@@ -52,7 +54,7 @@ final class JudgedHome {
             format: node.plugins.format(for: "tensorblock"),
             payloadType: "tensorblock", clock: { 2 })
         _ = try importer.run(
-            openCheckpoint(at: Checkpoints.sample.path), name: "sample", quantisation: ""
+            openCheckpoint(at: model), name: "sample", quantisation: quantisation
         ) { _ in }
         if !pool.isEmpty { _ = try node.judge().addShard(Self.shard(pool)) }
     }

@@ -162,7 +162,8 @@ final class Workshop {
         let base = try #require(model.version)
         let plain = VerdictDocument(
             model: model.meta.hash, version: base.hash, policy: policy.hash, block: version,
-            router: nil, received: Self.now, draw: nil, gates: [], outcome: outcome,
+            router: nil,
+            received: Self.now, draw: nil, gates: [], outcome: outcome,
             reason: outcome == "reject" ? "some-gate/worse" : "")
         var document = try Self.document(
             plain,

@@ -67,14 +67,18 @@ final class ProofOfLearning: Gate {
                 .defer("too-little-text"), ["documents": .int(Int64(documents.count))])
         }
         if !alwaysReference {
-            let found = try decide(candidate, documents, .fast)
+            let found = try decide(candidate, documents, .fast, saying: "fast")
             if !found.isClose { return found.verdict }
         }
-        return try decide(candidate, documents, .reference).verdict
+        return try decide(
+            candidate, documents, .reference, saying: alwaysReference ? "reference" : "band"
+        ).verdict
     }
 
+    /// - Parameter name: tells an auditor why the path was taken: by itself, or inside the noise band.
     private func decide(
-        _ candidate: borrowing Candidate, _ documents: [Candidate.Document], _ path: Candidate.Path
+        _ candidate: borrowing Candidate, _ documents: [Candidate.Document],
+        _ path: Candidate.Path, saying name: String
     ) throws(PluginError) -> (verdict: Verdict, isClose: Bool) {
         let all = 0..<documents.count
         let baseline = try candidate.losses(.parent, path, of: all)
@@ -99,7 +103,7 @@ final class ProofOfLearning: Gate {
             ])
         }
         let evidence: [String: JSONValue] = [
-            "path": .string(path == .reference ? "reference" : "fast"),
+            "path": .string(name),
             "documents": .array(documents.map { .int(Int64(clamping: $0.line)) }),
             "tokens": .array(documents.map { .int(Int64($0.tokens)) }),
             "baseline_unat": .array(baseline.map(JSONValue.int)),

@@ -41,7 +41,7 @@ package final class Evaluator: Sendable {
     /// - Parameters:
     ///   - seed: decides the order of documents.
     ///   - cache: losses of the model itself, known from other candidates.
-    ///   - library: what the fast path multiplies with; nil = the fast path is the reference path.
+    ///   - library: what the fast path multiplies with; nil, or a quantised model = the fast path is the reference path.
     package init(
         model: LoadedModel, blocks: [Block], shard: PoolShard, seed: Digest, threads: Int,
         cache: LossCache, library: GemmLibrary?
@@ -50,7 +50,8 @@ package final class Evaluator: Sendable {
         self.blocks = blocks
         self.threads = threads
         self.cache = cache
-        self.library = library
+        // Products of bytes round activations too, which the library's do not: by per cents of a document's loss.
+        self.library = model.model.document.quantisation.isEmpty ? library : nil
         self.shard = shard.hash
         version = model.model.version?.hash ?? .zero
         let limit = min(Self.tokenLimit, model.model.document.config.maximumPositions)
@@ -68,6 +69,8 @@ package final class Evaluator: Sendable {
     /// - Throws: ``ModelError`` for a loss that is no number; what loading the parts throws.
     package func losses(_ subject: Subject, _ path: Path, _ range: Range<Int>) throws -> [Int64] {
         let wanted = documents[range]
+        // Without a library it is the other path, under its own name among the known losses.
+        let path = library == nil ? .reference : path
         let known =
             subject == .baseline
             ? cache.losses(version, shard, path) : own.withLock { $0[path] ?? [:] }
@@ -76,8 +79,7 @@ package final class Evaluator: Sendable {
         if !missing.isEmpty {
             let blocks = subject == .baseline ? [] : blocks
             let found =
-                path == .fast && library != nil
-                ? try fast(missing, blocks) : try reference(missing, blocks)
+                path == .fast ? try fast(missing, blocks) : try reference(missing, blocks)
             for (document, loss) in zip(missing, found) {
                 guard loss.isFinite, abs(loss) < 9e9 else {
                     throw ModelError(

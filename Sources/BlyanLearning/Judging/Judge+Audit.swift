@@ -63,7 +63,7 @@ extension Judge {
         }
         let gates = try run(
             changes, model, policy, document.draw, drawn, received: document.received,
-            history: history(before: verdict))
+            history: history(before: verdict), isExact: true)
         differences += gateDifferences(document.gates, gates)
         return Audit(verdict: verdict, document: document, gates: gates, differences: differences)
     }
@@ -225,39 +225,9 @@ extension Judge {
                     "\(said.name) said \(said.outcome) \(said.reason), and says \(found.outcome) \(found.reason)"
                 )
             }
-            if let what = difference(said.evidence, found.evidence, path: "evidence") {
-                differences.append("\(said.name): \(what)")
-            }
+            let evidence = EvidenceComparison(said: said.evidence, found: found.evidence)
+            if let what = evidence.difference { differences.append("\(said.name): \(what)") }
             return differences
-        }
-    }
-
-    /// Where two values differ first, or nil.
-    private func difference(_ said: JSONValue, _ found: JSONValue, path: String) -> String? {
-        switch (said, found) {
-        case (.object(let a), .object(let b)):
-            if let odd = Set(a.keys).symmetricDifference(b.keys).min() {
-                return "\(path) \(a[odd] == nil ? "lacks" : "has") \(odd)"
-            }
-            for key in a.keys.sorted() {
-                guard let x = a[key], let y = b[key] else { continue }
-                if let what = difference(x, y, path: "\(path).\(key)") { return what }
-            }
-            return nil
-        case (.array(let a), .array(let b)):
-            guard a.count == b.count else {
-                return "\(path) has \(a.count) entries, found \(b.count)"
-            }
-            for (i, (x, y)) in zip(a, b).enumerated() {
-                if let what = difference(x, y, path: "\(path)[\(i)]") { return what }
-            }
-            return nil
-        default:
-            guard said != found else { return nil }
-            let texts = [said, found].map {
-                String(decoding: $0.canonical(), as: UTF8.self).prefix(80)
-            }
-            return "\(path) is \(texts[0]), found \(texts[1])"
         }
     }
 }

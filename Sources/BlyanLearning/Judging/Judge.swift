@@ -149,17 +149,20 @@ package final class Judge: @unchecked Sendable {
     }
 
     /// Asks the gates in order until one does not accept; each about the router first, where one goes with the candidate.
+    ///
+    /// - Parameter isExact: every loss is one of the reference path, also where a gate asks for the fast one.
     func run(
         _ changes: [Change], _ model: CatalogModel, _ policy: JudgingPolicy,
         _ draw: VerdictDocument.Draw?, _ shard: PoolShard?, received: Int64,
-        history: JudgingHistory
+        history: JudgingHistory, isExact: Bool = false
     ) throws -> [VerdictDocument.Gate] {
         let loaded = try host.model(model)
         let evaluator = shard.flatMap { shard in
             draw.map { draw in
                 Evaluator(
                     model: loaded, blocks: changes.map(\.block), shard: shard, seed: draw.seed,
-                    threads: host.threads, cache: cache, library: GemmLibrary.openBLAS())
+                    threads: host.threads, cache: cache,
+                    library: isExact ? nil : GemmLibrary.openBLAS())
             }
         }
         let subjects = try changes.map { change in

@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import BlyanJSON
 internal import BlyanKernel
+internal import BlyanLedger
 internal import BlyanLearning
 internal import BlyanModel
 internal import BlyanServer
@@ -70,6 +71,11 @@ struct Run: NodeCommand {
         let isOver = Mutex(false)
         let scrubbed = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
+            do {
+                try node.ledger.rememberAccounts(until: { isOver.withLock { $0 } })
+            } catch {
+                log("accounts are not kept in memory: \(error)")
+            }
             node.scrub(until: { isOver.withLock { $0 } }) { log($0) }
             scrubbed.signal()
         }

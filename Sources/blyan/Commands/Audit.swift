@@ -1,0 +1,82 @@
+internal import ArgumentParser
+internal import BlyanJSON
+internal import BlyanKernel
+internal import BlyanLearning
+internal import BlyanLedger
+internal import BlyanServer
+
+struct AuditCommand: NodeCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "audit",
+        abstract: "Judge again what was judged, compute again what was paid, and compare.",
+        discussion: """
+            BLOCK is a verdict, an expert's or version block that was accepted, or a reward or usage block of chain C: the \
+            beginning of its hash is enough. The verdict is judged again, and the rewards that rest on it are computed \
+            again by the policy that governed. Everything comes from blocks and payloads alone. Exit status 1: the blocks \
+            and this node differ.
+            """)
+
+    @OptionGroup var home: HomeOptions
+
+    @Argument(help: ArgumentHelp("The block.", valueName: "block"))
+    var block: String
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run(_ node: Node, _ console: Console) throws {
+        let found = try findBlock(block, in: node.store)
+        let isLedger = found.header.chainID == "C"
+        let audit = try (isLedger ? node.verdict(behind: found) : found)
+            .map { try node.judge().audit($0) }
+        let rewards = try node.rewardBlocks(of: isLedger ? found : audit?.verdict ?? found)
+            .map { try node.auditRewards(of: $0) }
+        let differences = (audit?.differences ?? []) + rewards.flatMap(\.differences)
+        if json {
+            try console.printJSON(
+                .object([
+                    "verdict_block": .string(audit?.verdict.hash.description ?? ""),
+                    "candidate": .string(audit?.document.block.hash.description ?? ""),
+                    "verdict": .string(audit?.document.outcome ?? ""),
+                    "agrees": .bool(differences.isEmpty),
+                    "differences": .array((audit?.differences ?? []).map { .string($0) }),
+                    "rewards": .array(rewards.map(json)),
+                ]))
+        } else {
+            if let audit { try print(audit, console) }
+            for reward in rewards { try print(reward, console) }
+            try console.print(
+                differences.isEmpty
+                    ? "audit     agrees"
+                    : "audit     does not agree: \(differences.count.of("difference"))")
+        }
+        if !differences.isEmpty { throw ExitCode(1) }
+    }
+
+    private func print(_ audit: Judge.Audit, _ console: Console) throws {
+        try console.print(
+            "verdict   \(audit.verdict.hash): \(audit.document.outcome) \(audit.document.reason)")
+        for gate in audit.gates { try console.print(gate) }
+        for difference in audit.differences { try console.print("differs   \(difference)") }
+    }
+
+    private func print(_ audit: Node.RewardAudit, _ console: Console) throws {
+        let policy = audit.terms.map { " by \($0.name) \($0.version)" } ?? ""
+        try console.print(
+            "rewards   \(audit.block.hash): \(audit.transactions.of("transaction"))\(policy)")
+        for difference in audit.differences { try console.print("differs   \(difference)") }
+    }
+
+    private func json(_ audit: Node.RewardAudit) -> JSONValue {
+        .object([
+            "block": .string(audit.block.hash.description),
+            "policy": .string(audit.terms?.name ?? ""),
+            "policy_version": .string(audit.terms?.version ?? ""),
+            "transactions": .int(Int64(audit.transactions)),
+            "library": .string(audit.library?.description ?? ""),
+            "library_here": .string(audit.libraryHere?.description ?? ""),
+            "agrees": .bool(audit.differences.isEmpty),
+            "differences": .array(audit.differences.map { .string($0) }),
+        ])
+    }
+}
