@@ -75,6 +75,14 @@ static void leave(blyan_pool *pool) {
     pthread_mutex_unlock(&pool->lock);
 }
 
+int blyan_thread_is_background(void) {
+#if defined(__linux__)
+    return (sched_getscheduler(0) & ~SCHED_RESET_ON_FORK) == SCHED_IDLE;
+#else
+    return 0;
+#endif
+}
+
 static void *worker(void *argument) {
     blyan_pool *pool = argument;
     if (pool->background) blyan_thread_background();

@@ -12,6 +12,8 @@ struct Bench: ParsableCommand {
         subcommands: [
             ChainBench.self, AppendBench.self, LoadBench.self, DecodeBench.self, MathBench.self,
             GemmBench.self, TrainBench.self, LedgerBench.self, UsageBench.self,
+            BackgroundBench.self,
+            BackgroundMiner.self,
         ])
 }
 
