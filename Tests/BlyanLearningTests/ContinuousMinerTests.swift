@@ -112,6 +112,26 @@ import Testing
         }
         #expect(told.begun.isEmpty)
     }
+
+    /// Half of each batch is what the model made of itself.
+    @Test func rehearsalIsTrainedOn() throws {
+        let home = try JudgedHome(gates: [("structure", "")], pool: [])
+        let model = try home.node.model(nil)
+        func tensors(_ rehearsal: Int) throws -> [[Float]] {
+            var training = plan(.roundRobin, text: Self.text).training
+            training.options.rehearsal = rehearsal
+            training.isFresh = true
+            let text = try TrainingText(
+                Array(Self.text.utf8), name: "text", tokenizer: model.tokenizer)
+            return try home.node.train(JudgedHome.part, of: model, on: text, training) { _ in }
+                .result.tensors.map(\.values)
+        }
+        let plain = try tensors(0)
+        #expect(try tensors(0) == plain)
+        let rehearsed = try tensors(512)
+        #expect(rehearsed != plain)
+        #expect(try tensors(512) == rehearsed)
+    }
 }
 
 extension [ContinuousMiner.News] {

@@ -130,7 +130,7 @@ package final class Miner: @unchecked Sendable {
                 try Cancellation.check()
                 let step = try trainer.step(
                     text.stream.batch(
-                        step: trainer.optimizer.steps, options))
+                        step: trainer.optimizer.steps, options, mixing: rehearsal))
                 tokens += step.tokens
                 average = average.map { 0.9 * $0 + 0.1 * step.loss } ?? step.loss
                 let seconds = (clock.now - start).seconds
