@@ -63,20 +63,19 @@ struct BackgroundBench: ParsableCommand {
         var figures: [String: [Double]] = [:]
         for round in 0...rounds {
             var found: [String: Double] = [:]
+            try with(MinerLoad(work, isBackground: false)) { miner in
+                found["normal_miner_tokens_per_s"] = try pace(miner, work)
+            }
             try chat(loaded, beside: nil, "alone", &found)
             try with(MinerLoad(work, isBackground: true)) { miner in
                 found["idle_miner_tokens_per_s"] = try pace(miner, work)
                 try chat(loaded, beside: miner, "beside", &found)
                 found["beside_miner_tokens_per_s", default: 0] *= Double(work.tokensPerStep)
             }
-            // Taken again, so that a machine whose speed drifts does not favour either side.
             try chat(loaded, beside: nil, "again", &found)
             try with(MinerLoad(work, home: other)) { miner in
                 try chat(loaded, beside: miner, "other_process", &found)
                 found["other_process_miner_tokens_per_s", default: 0] *= Double(work.tokensPerStep)
-            }
-            try with(MinerLoad(work, isBackground: false)) { miner in
-                found["normal_miner_tokens_per_s"] = try pace(miner, work)
             }
             // The first round maps and verifies.
             guard round > 0 else { continue }
@@ -88,8 +87,12 @@ struct BackgroundBench: ParsableCommand {
             guard let above = figures[a], let below = figures[b] else { return }
             out[name] = median(zip(above, below).map { $0 / $1 })
         }
-        ratio("chat_ratio", "beside_tokens_per_s", "alone_tokens_per_s")
-        ratio("chat_ratio_other_process", "other_process_tokens_per_s", "again_tokens_per_s")
+        // Against the mean of before and after: a machine whose speed drifts favours neither side.
+        figures["both_tokens_per_s"] = zip(
+            figures["alone_tokens_per_s"] ?? [], figures["again_tokens_per_s"] ?? []
+        ).map { ($0 + $1) / 2 }
+        ratio("chat_ratio", "beside_tokens_per_s", "both_tokens_per_s")
+        ratio("chat_ratio_other_process", "other_process_tokens_per_s", "both_tokens_per_s")
         ratio("idle_miner_ratio", "idle_miner_tokens_per_s", "normal_miner_tokens_per_s")
         ratio("beside_miner_share", "beside_miner_tokens_per_s", "normal_miner_tokens_per_s")
         out["threads"] = Double(threads)

@@ -32,13 +32,15 @@ struct Breather {
     /// Before a step: stands still if it is time to.
     mutating func stepBegins() {
         began = .now
-        if let ended, began - ended > Self.pause { worked = .zero }
+        if let ended, began - ended > Self.pause { worked = min(worked, .zero) }
         // A decoder that is background work itself waits for nobody.
         guard worked >= Self.period, BackgroundWork.isThere, blyan_thread_is_background() == 0
         else { return }
         Thread.sleep(forTimeInterval: min(worked / Self.share, Self.longest).seconds)
-        worked = .zero
-        began = .now
+        // By what it took, not by what was asked for: Linux may let whoever wakes up wait for the next tick.
+        let now = ContinuousClock.now
+        worked = min(.zero, worked - (now - began) * Self.share)
+        began = now
     }
 
     /// After the step.
