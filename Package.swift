@@ -194,8 +194,8 @@ let package = Package(
         .testTarget(
             name: "BlyanLearningTests",
             dependencies: [
-                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanModel", "BlyanServer",
-                "CBlyanMath", "CBlyanPlugin",
+                "BlyanJSON", "BlyanKernel", "BlyanLearning", "BlyanLedger", "BlyanModel",
+                "BlyanServer", "CBlyanMath", "CBlyanPlugin",
             ],
             swiftSettings: testing),
         .testTarget(

@@ -68,6 +68,8 @@ if [[ -x $python ]]; then beside=(--python "$python"); fi
 for threads in 1 2; do
     echo "measuring a step of training, $threads threads" >&2
     "$bin/blyan-bench" train --home "$home" --model sample --threads "$threads" "${beside[@]}" | tee "$out/train-$threads.json"
+    echo "measuring a chat beside a miner, $threads threads" >&2
+    "$bin/blyan-bench" background --home "$home" --model sample --threads "$threads" | tee "$out/background-$threads.json"
 done
 if [[ -x $python && -n ${LLAMA_BENCH:-} ]]; then
     Scripts/fetch-smollm2.sh >/dev/null

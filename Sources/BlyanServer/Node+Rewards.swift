@@ -248,7 +248,7 @@ extension Node {
     }
 
     /// That an author may upload one more candidate now.
-    func admit(author: String) throws(KernelError) {
+    package func admit(author: String) throws(KernelError) {
         guard let account = Account(author) else {
             throw KernelError(.malformed, "\"\(author.prefix(80))\" is no account")
         }

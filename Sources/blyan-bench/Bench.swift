@@ -12,7 +12,7 @@ struct Bench: ParsableCommand {
         subcommands: [
             ChainBench.self, AppendBench.self, LoadBench.self, DecodeBench.self, MathBench.self,
             SimilarityBench.self, GemmBench.self, TrainBench.self, LedgerBench.self,
-            UsageBench.self,
+            UsageBench.self, BackgroundBench.self, BackgroundMiner.self,
         ])
 }
 

@@ -78,6 +78,8 @@ protocol NodeCommand: ParsableCommand {
     var home: HomeOptions { get }
     /// Whether this process itself must hold the home, and ends the commands that it serves when it ends.
     var mustHold: Bool { get }
+    /// Whether a signal asks the command to stop where it may go on later, instead of ending the process.
+    var endsCleanly: Bool { get }
     /// Whether opening the home builds its index again.
     var rebuildsIndex: Bool { get }
     /// The file with the passphrase of the wallet that the command opens or makes.
@@ -89,6 +91,7 @@ protocol NodeCommand: ParsableCommand {
 
 extension NodeCommand {
     var mustHold: Bool { false }
+    var endsCleanly: Bool { false }
     var rebuildsIndex: Bool { false }
     var walletPassphraseFile: String? { nil }
     func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws { throw reason }
@@ -196,7 +199,13 @@ struct Dispatch {
         let socket = try ControlSocket(home: node.home) { arguments, console in
             Blyan.execute(arguments, console: console, node: node)
         }
-        let outcome = Result { try command.run(node, console) }
+        let outcome = Result {
+            guard command.endsCleanly else { return try command.run(node, console) }
+            let interruption = Interruption()
+            try Cancellation.$current.withValue(interruption.cancellation) {
+                try command.run(node, console)
+            }
+        }
         guard socket.close(cancelling: command.mustHold) else {
             // What still runs uses the store. Leaving it as it is loses nothing that was acknowledged.
             console.note("blyan: left a command that did not end when told")

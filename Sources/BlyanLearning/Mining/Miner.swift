@@ -2,6 +2,21 @@ internal import BlyanKernel
 package import BlyanModel
 package import Foundation
 
+/// An expert that serves no token of a text, and would learn nothing from it.
+package struct ServesNothing: Error {
+    /// The expert.
+    package let part: String
+    /// Those of its layer that serve most of the text's tokens.
+    package let others: [String]
+
+    /// The error as whoever asked for this very expert reads it.
+    package var error: ModelError {
+        ModelError(
+            "the router sends no token of this text to \(part): it would learn nothing",
+            hint: "of this layer \(others.joined(separator: ", ")) serve most of its tokens")
+    }
+}
+
 // Unchecked: used by one thread at a time.
 /// Trains one part of a model on somebody's text, and can be interrupted.
 package final class Miner: @unchecked Sendable {
@@ -36,7 +51,8 @@ package final class Miner: @unchecked Sendable {
     private let state: TrainingState
     private let before: Double?
     private let served: Double
-    private let rehearsal: TokenStream?
+    /// What the model made of itself; nil if no rehearsal is asked for.
+    package let rehearsal: TokenStream?
     /// Steps that an earlier run had made.
     package let resumedAt: Int
 
@@ -47,12 +63,15 @@ package final class Miner: @unchecked Sendable {
     ///
     /// - Parameters:
     ///   - folder: where an interrupted training is kept.
+    ///   - rehearsal: of the same model by the same options, which is then not made again.
     ///   - onRehearsal: told how many tokens of the rehearsal are made; throws to stop.
     ///   - isFresh: begins anew even if there is something to go on with.
-    /// - Throws: ``ModelError`` for a part that is not there or options that make no sense; what decoding the model throws.
+    /// - Throws: ``ModelError`` for a part that is not there or options that make no sense; ``ServesNothing``; what decoding
+    ///   the model throws.
     package init(
         model: LoadedModel, part: String, text: TrainingText, options: TrainingOptions,
         pool: WorkerPool, folder: URL, isFresh: Bool,
+        rehearsal: TokenStream? = nil,
         onRehearsal: @escaping @Sendable (_ made: Int) throws -> Void = { _ in }
     ) throws {
         try options.validate()
@@ -74,13 +93,14 @@ package final class Miner: @unchecked Sendable {
         ) { try model.makeRouter() }
         self.text = text
         self.part = part
-        before = try Self.loss(network, text)
         served = try Self.served(network, by: part, text)
-        rehearsal =
+        before = try Self.loss(network, text)
+        self.rehearsal =
             options.rehearsal > 0
-            ? try Rehearsal.make(
-                options.rehearsal, by: model, seed: options.seed, threads: pool.threads,
-                onRehearsal)
+            ? try rehearsal
+                ?? Rehearsal.make(
+                    options.rehearsal, by: model, seed: options.seed, threads: pool.threads,
+                    onRehearsal)
             : nil
         trainer = try Trainer(network, parts: [part], options)
         let encoder = JSONEncoder()
@@ -144,7 +164,7 @@ package final class Miner: @unchecked Sendable {
 
     /// The share of the text's tokens that a part serves.
     ///
-    /// - Throws: ``ModelError`` if it is none: an expert learns nothing from such a text.
+    /// - Throws: ``ServesNothing`` if it is none.
     private static func served(_ network: Network, by part: String, _ text: TrainingText) throws
         -> Double
     {
@@ -161,10 +181,7 @@ package final class Miner: @unchecked Sendable {
         let layer = part.prefix { $0 != "." } + "."
         let used = counts.filter { $0.key.hasPrefix(layer) }
             .sorted { ($1.value, $0.key) < ($0.value, $1.key) }.map(\.key)
-        throw ModelError(
-            "the router sends no token of this text to \(part): it would learn nothing",
-            hint: "of this layer \(used.prefix(3).joined(separator: ", ")) serve most of its tokens"
-        )
+        throw ServesNothing(part: part, others: Array(used.prefix(3)))
     }
 
     private static func loss(_ network: Network, _ text: TrainingText) throws -> Double? {

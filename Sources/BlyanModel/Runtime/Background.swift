@@ -10,16 +10,21 @@ package final class Background<Value: Sendable>: Sendable {
 
     /// Begins at once; what asks to stop the caller's work asks to stop this.
     ///
-    /// - Parameter yields: the thread runs only where nothing else wants the processor.
+    /// - Parameter yields: the thread runs only where nothing else wants the processor, and so do all threads that
+    ///   begin in it; beside a chat it has the share that ``Breather`` gives.
     package init(yields: Bool = false, _ body: @escaping @Sendable () throws -> Value) {
         let cancellation = Cancellation.current
         running.enter()
         Thread.detachNewThread { [self] in
-            if yields { blyan_thread_background() }
+            if yields {
+                BackgroundWork.begins()
+                blyan_thread_background()
+            }
             let found = Swift.Result {
                 try Cancellation.$current.withValue(cancellation) { try body() }
             }
             result.withLock { $0 = found }
+            if yields { BackgroundWork.ends() }
             running.leave()
         }
     }

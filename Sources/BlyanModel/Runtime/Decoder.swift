@@ -19,6 +19,7 @@ package final class Decoder: @unchecked Sendable {
     private let lock = NSLock()
     private let names: Names
     private let onUse: @Sendable (RequestUse) -> Void
+    private var breather = Breather()
     // Tokens by expert in the step under way.
     private var used: [String: Int] = [:]
 
@@ -76,6 +77,8 @@ package final class Decoder: @unchecked Sendable {
     package func step(_ session: Session, _ tokens: [Int], wanted: Wanted) throws -> [Float] {
         lock.lock()
         defer { lock.unlock() }
+        breather.stepBegins()
+        defer { breather.stepEnds() }
         do { return try run(session, tokens, wanted) } catch let error as KernelError
             where [.io, .integrity].contains(error.code)
         {

@@ -139,6 +139,8 @@ typedef struct blyan_pool blyan_pool;
 blyan_pool *blyan_pool_new(uint32_t threads, int background);
 /** From now on the calling thread runs only where nothing else wants the processor (Linux: SCHED_IDLE). */
 void blyan_thread_background(void);
+/** Whether the calling thread does, by that call or since the thread that started it did. */
+int blyan_thread_is_background(void);
 void blyan_pool_free(blyan_pool *pool);
 uint32_t blyan_pool_threads(const blyan_pool *pool);
 /** Calls work(context, i) for i in [0, tasks), each once, spread over the pool; returns when all are done.

@@ -8,12 +8,16 @@ internal import Foundation
 
 struct Mine: NodeCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Train one expert on your text, submit it, and see the verdict.",
+        abstract:
+            "Train an expert on your text, or one after the other; submit, and see the verdict.",
         discussion: """
             Documents in FILE stand between empty lines; every twentieth is held back to compare before and after. \
             A training that was stopped goes on where it was when the same command is run again. \
             What is submitted is judged on text that nobody could know before: only a version that is measurably \
             better is accepted.
+
+            With --order instead of --expert one expert after the other is trained and judged, until the command is \
+            stopped or a whole round makes none better; a later one goes on where it was. Training yields to chats.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -21,22 +25,24 @@ struct Mine: NodeCommand {
     @OptionGroup var author: AuthorOptions
 
     @Option(help: ArgumentHelp("The part to train, e.g. layer2.expert5.", valueName: "name"))
-    var expert: String
+    var expert: String?
+
+    @Option(help: WorkOrder.help) var order: WorkOrder?
 
     @Option(help: ArgumentHelp("The text to train on; - is standard input.", valueName: "file"))
     var data: String
 
     @Option(help: ArgumentHelp("Optimiser steps.", valueName: "n"))
-    var steps = 60
+    var steps = MiningDefaults.steps
 
     @Option(help: ArgumentHelp("Sequences a step.", valueName: "n"))
-    var batch = 16
+    var batch = MiningDefaults.batch
 
     @Option(help: ArgumentHelp("Tokens a sequence.", valueName: "n"))
-    var sequence = 128
+    var sequence = MiningDefaults.sequence
 
     @Option(help: ArgumentHelp("The highest learning rate.", valueName: "x"))
-    var rate: Float = 2e-4
+    var rate = MiningDefaults.rate
 
     @Option(help: ArgumentHelp("What batches are drawn by.", valueName: "n"))
     var seed: UInt64 = 1
@@ -45,7 +51,7 @@ struct Mine: NodeCommand {
         help: ArgumentHelp(
             "Tokens that the model makes first, for half of each batch, so that it keeps what it knew; 0 = none.",
             valueName: "n"))
-    var rehearse = 32768
+    var rehearse = MiningDefaults.rehearsal
 
     @Option(help: ArgumentHelp("Threads that train; otherwise the node's.", valueName: "n"))
     var threads: Int?
@@ -68,23 +74,41 @@ struct Mine: NodeCommand {
         if let threads, !(1...1024).contains(threads) {
             throw ValidationError("--threads must be 1 to 1024")
         }
+        guard (expert == nil) != (order == nil) else {
+            throw ValidationError("give either --expert or --order")
+        }
+        if order != nil, restart || dryRun || force || json {
+            throw ValidationError("--order goes with none of --restart, --dry-run, --force, --json")
+        }
     }
+
+    var endsCleanly: Bool { true }
 
     func run(_ node: Node, _ console: Console) throws {
         let bytes = try console.read(data)
         let loaded = try node.model(model.model)
         let text = try TrainingText(bytes, name: data, tokenizer: loaded.tokenizer)
-        var options = TrainingOptions(steps: steps)
+        var options = MiningDefaults.options(steps, sequence: sequence, loaded)
         options.batch = batch
-        options.sequence = min(sequence, loaded.model.document.config.maximumPositions)
         options.rate = rate
         options.seed = seed
         options.rehearsal = rehearse
-        // Before minutes of work: whoever cannot sign learns it now.
+        let training = Node.Training(
+            options, threads: threads ?? node.threads, isFresh: restart)
+        // Before minutes of work: whoever cannot sign or has no upload left learns it now.
         let key = dryRun ? nil : try author.key(node, console, of: self)
-        let (miner, result) = try train(loaded, text, options, node, console)
+        if let order, let key {
+            let plan = ContinuousMiner.Plan(
+                model: loaded.model.name, text: bytes, textName: data, order: order,
+                training: training)
+            return try mine(plan, key, node, console)
+        }
+        guard let expert else { return }
+        if let key { try node.admit(author: key.publicKey) }
+        let trained = try train(expert, loaded, text, training, node, console)
+        let result = trained.result
         let isBetter = result.before.flatMap { b in result.after.map { $0 < b } } ?? true
-        if !json { try print(result, console) }
+        if !json { try print(expert, result, console) }
         guard let key, isBetter || force else {
             if !isBetter, !dryRun {
                 throw ModelError(
@@ -93,55 +117,57 @@ struct Mine: NodeCommand {
                         "train with more text, other --steps or a lower --rate, or submit it with --force"
                 )
             }
-            if json { try console.printJSON(.object(report(result))) }
+            if json { try console.printJSON(.object(report(expert, result))) }
             return
         }
-        let judge = try node.judge(passphrase: console.nodePassphrase)
-        let bits = try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
-        let block = try Contribution(to: loaded, store: node.store, plugins: node.plugins).block(
-            expert, result.tensors, key: key, bits: bits, now: now())
-        try judge.submit(block)
-        miner.end()
-        let made = try judge.judge(block.hash)
+        let made = try node.submit(
+            expert, trained, to: loaded, key: key, passphrase: console.nodePassphrase)
         if json {
             guard case .object(let members) = console.json(made) else { return }
-            try console.printJSON(.object(members.merging(report(result)) { own, _ in own }))
+            try console.printJSON(
+                .object(members.merging(report(expert, result)) { own, _ in own }))
         } else {
             try console.print(made)
         }
         if made.outcome != .accept { throw ExitCode(2) }
     }
 
-    /// Trains where nothing else wants the processor: a chat beside it goes first.
     private func train(
-        _ loaded: LoadedModel, _ text: TrainingText, _ options: TrainingOptions, _ node: Node,
-        _ console: Console
-    ) throws -> (Miner, Miner.Result) {
-        let folder = node.home.appendingPathComponent("training")
-        let (threads, expert, restart) = (threads ?? node.threads, expert, restart)
-        return try Background(yields: true) {
-            let bar = ProgressBar(console)
-            defer { bar.end() }
-            let miner = try Miner(
-                model: loaded, part: expert, text: text, options: options,
-                pool: WorkerPool(threads: threads, isBackground: true), folder: folder,
-                isFresh: restart
-            ) { made in
-                bar.update(
-                    min(made, options.rehearsal), of: options.rehearsal, "tokens of rehearsal")
+        _ expert: String, _ loaded: LoadedModel, _ text: TrainingText, _ training: Node.Training,
+        _ node: Node, _ console: Console
+    ) throws -> (miner: Miner, result: Miner.Result) {
+        let bar = ProgressBar(console)
+        defer { bar.end() }
+        let rehearsal = training.options.rehearsal
+        do {
+            return try node.train(expert, of: loaded, on: text, training) { news in
+                switch news {
+                case .rehearsal(let made):
+                    bar.update(min(made, rehearsal), of: rehearsal, "tokens of rehearsal")
+                case .resumed(let step): console.note("blyan: going on after step \(step)")
+                case .step(let progress):
+                    bar.update(
+                        progress.step, of: progress.steps,
+                        "loss \(progress.loss.formatted(4))  \(Int(progress.tokensPerSecond)) tokens/s  \(Int(progress.secondsLeft.rounded())) s left"
+                    )
+                }
             }
-            if miner.resumedAt > 0 { console.note("blyan: going on after step \(miner.resumedAt)") }
-            let result = try miner.run { progress in
-                bar.update(
-                    progress.step, of: progress.steps,
-                    "loss \(progress.loss.formatted(4))  \(Int(progress.tokensPerSecond)) tokens/s  \(Int(progress.secondsLeft.rounded())) s left"
-                )
-            }
-            return (miner, result)
-        }.value()
+        } catch let nothing as ServesNothing {
+            throw nothing.error
+        }
     }
 
-    private func print(_ result: Miner.Result, _ console: Console) throws {
+    private func mine(
+        _ plan: ContinuousMiner.Plan, _ key: SigningKey, _ node: Node, _ console: Console
+    ) throws {
+        let log = MinerLog(
+            bar: console.isTerminal ? ProgressBar(console) : nil, rehearsal: rehearse
+        ) { try console.print($0) }
+        try ContinuousMiner(node, plan, key: key, passphrase: console.nodePassphrase)
+            .run { try log.add($0) }
+    }
+
+    private func print(_ expert: String, _ result: Miner.Result, _ console: Console) throws {
         let rate = Double(result.tokens) / max(result.seconds, 1e-9)
         try console.print(
             "trained   \(expert), \(steps) steps, \(result.tokens) tokens in \(result.seconds.formatted(1)) s, \(Int(rate)) a second"
@@ -153,7 +179,7 @@ struct Mine: NodeCommand {
         )
     }
 
-    private func report(_ result: Miner.Result) -> [String: JSONValue] {
+    private func report(_ expert: String, _ result: Miner.Result) -> [String: JSONValue] {
         func unat(_ loss: Double?) -> JSONValue {
             loss.map { .int(Int64(($0 * 1e6).rounded())) } ?? .null
         }
@@ -168,6 +194,12 @@ struct Mine: NodeCommand {
     }
 }
 
+extension WorkOrder: ExpressibleByArgument {
+    static let help = ArgumentHelp(
+        "Which expert is next: round-robin, as the model has them, or hot-path, the most used first.",
+        valueName: "order")
+}
+
 /// Who makes and signs a candidate.
 struct AuthorOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The wallet that signs and is paid.", valueName: "name"))
@@ -179,10 +211,38 @@ struct AuthorOptions: ParsableArguments {
 
     /// The wallet's key.
     func key(_ node: Node, _ console: Console, of command: some NodeCommand) throws -> SigningKey {
+        try command.authorKey(wallet, node, console)
+    }
+}
+
+extension NodeCommand {
+    /// The key of the wallet that signs candidates.
+    func authorKey(_ wallet: String, _ node: Node, _ console: Console) throws -> SigningKey {
         let own = try node.signingKey(passphrase: console.nodePassphrase)
         guard wallet != Wallets.node else { return own }
         return try Wallets(home: node.home).unlock(wallet) {
-            try command.passphrase(.wallet(wallet), node, console)
+            try passphrase(.wallet(wallet), node, console)
         }
+    }
+}
+
+/// How an expert is mined unless somebody says otherwise.
+enum MiningDefaults {
+    static let steps = 60
+    static let batch = 16
+    static let sequence = 128
+    static let rate: Float = 2e-4
+    static let rehearsal = 32768
+
+    /// Options for a model, whose context may be short.
+    static func options(_ steps: Int, sequence: Int = sequence, _ model: LoadedModel)
+        -> TrainingOptions
+    {
+        var options = TrainingOptions(steps: steps)
+        options.batch = batch
+        options.sequence = min(sequence, model.model.document.config.maximumPositions)
+        options.rate = rate
+        options.rehearsal = rehearsal
+        return options
     }
 }

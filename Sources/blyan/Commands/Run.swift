@@ -17,14 +17,39 @@ struct Run: NodeCommand {
             SIGHUP does what `blyan plugin reload` does. The key \
             stays locked until a command signs, and then takes that command's passphrase; with --passphrase-file or \
             BLYAN_PASSPHRASE it is unlocked at the start.
+
+            With --mine the node trains one expert after the other on a text of yours where nothing else wants the \
+            processor, has each that got better judged, and goes on from what was accepted; chats go first. It goes on \
+            where it was when the node was stopped.
             """)
 
     @OptionGroup var home: HomeOptions
+
+    @Option(
+        help: ArgumentHelp("Mine on this text as long as the node runs.", valueName: "file"))
+    var mine: String?
+
+    @Option(help: WorkOrder.help) var mineOrder = WorkOrder.roundRobin
+
+    @Option(help: ArgumentHelp("The model that is mined for.", valueName: "name"))
+    var mineModel: String?
+
+    @Option(help: ArgumentHelp("Optimiser steps of each expert.", valueName: "n"))
+    var mineSteps = MiningDefaults.steps
+
+    @Option(
+        help: ArgumentHelp("The wallet that signs what is mined and is paid.", valueName: "name"))
+    var mineWallet = Wallets.node
+
+    @OptionGroup var wallet: WalletOptions
+
+    var walletPassphraseFile: String? { wallet.walletPassphraseFile }
 
     var mustHold: Bool { true }
 
     func run(_ node: Node, _ console: Console) throws {
         if try Passphrase(home, console: console).isGiven { _ = try node.signingKey() }
+        let miner = try mine.map { try makeMiner($0, node, console) }
         try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
         let log: @Sendable (String) -> Void = { console.note("\(timestamp()) \($0)") }
         node.messages.subscribe(to: .blockStored, capacity: 1024, whenFull: .dropOldest) {
@@ -47,15 +72,7 @@ struct Run: NodeCommand {
         }
         // What waited when the last holder ended, once a command has unlocked the key or it was given.
         if try Passphrase(home, console: console).isGiven { judgeWaiting(node, log) }
-        let done = DispatchSemaphore(value: 0)
-        var sources: [any DispatchSourceSignal] = []
-        for number in [SIGINT, SIGTERM] {
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { done.signal() }
-            source.resume()
-            sources.append(source)
-        }
+        let interruption = Interruption()
         signal(SIGHUP, SIG_IGN)
         let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
         hangup.setEventHandler {
@@ -67,7 +84,6 @@ struct Run: NodeCommand {
             }
         }
         hangup.resume()
-        sources.append(hangup)
         let isOver = Mutex(false)
         let scrubbed = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
@@ -79,11 +95,43 @@ struct Run: NodeCommand {
             node.scrub(until: { isOver.withLock { $0 } }) { log($0) }
             scrubbed.signal()
         }
-        done.wait()
+        let mining = miner.map { miner in
+            Cancellation.$current.withValue(interruption.cancellation) {
+                Background { mine(miner, log) }
+            }
+        }
+        interruption.wait()
         isOver.withLock { $0 = true }
         scrubbed.wait()
-        withExtendedLifetime(sources) {}
+        try mining?.value()
+        withExtendedLifetime(hangup) {}
         log("stopping; commands under way are ended")
+    }
+
+    /// A miner that has all it needs: what is missing is told before the node serves.
+    private func makeMiner(_ file: String, _ node: Node, _ console: Console) throws
+        -> ContinuousMiner
+    {
+        let text = try console.read(file)
+        let model = try node.model(mineModel)
+        _ = try TrainingText(text, name: file, tokenizer: model.tokenizer)
+        let plan = ContinuousMiner.Plan(
+            model: model.model.name, text: text, textName: file, order: mineOrder,
+            training: Node.Training(
+                MiningDefaults.options(mineSteps, model), threads: node.threads))
+        return ContinuousMiner(node, plan, key: try authorKey(mineWallet, node, console))
+    }
+
+    /// Mines until the node ends; a fault ends the mining and not the node.
+    private func mine(_ miner: ContinuousMiner, _ log: @escaping @Sendable (String) -> Void) {
+        let lines = MinerLog(bar: nil, rehearsal: 0) { log($0) }
+        do { try miner.run { try lines.add($0) } } catch let error as KernelError
+            where error.code == .cancelled
+        {
+            log("mining is stopped; it goes on there when the node runs again")
+        } catch {
+            log("mining has ended: \(error)")
+        }
     }
 
     /// Judges candidates that wait, in the background; a fault is told, and the candidate waits on.

@@ -1,0 +1,78 @@
+package import BlyanKernel
+package import BlyanLearning
+package import BlyanModel
+internal import Foundation
+
+/// Training a part of a model in a home, and having the result judged.
+extension Node {
+    /// How a part is trained.
+    package struct Training: Sendable {
+        package var options: TrainingOptions
+        package var threads: Int
+        /// Begins anew even if an interrupted training could go on.
+        package var isFresh = false
+
+        package init(_ options: TrainingOptions, threads: Int, isFresh: Bool = false) {
+            self.options = options
+            self.threads = threads
+            self.isFresh = isFresh
+        }
+    }
+
+    /// What is told of a training.
+    package enum TrainingNews: Sendable {
+        /// Tokens that the model has made for its rehearsal.
+        case rehearsal(Int)
+        /// It goes on after a step of an earlier run.
+        case resumed(Int)
+        case step(Miner.Progress)
+    }
+
+    /// Where interrupted trainings are kept.
+    var trainingFolder: URL { home.appendingPathComponent("training") }
+
+    /// Trains a part where nothing else wants the processor: a chat beside it goes first.
+    ///
+    /// - Parameters:
+    ///   - rehearsal: of the same model by the same options, if there is one already.
+    ///   - onNews: called from any thread; throws to stop.
+    /// - Throws: ``ServesNothing``; ``KernelError`` with code `cancelled` on request, after saving how far it was; what
+    ///   training throws.
+    package func train(
+        _ part: String, of model: LoadedModel, on text: TrainingText, _ training: Training,
+        rehearsal: TokenStream? = nil, onNews: @escaping @Sendable (TrainingNews) throws -> Void
+    ) throws -> (miner: Miner, result: Miner.Result) {
+        let folder = trainingFolder
+        return try Background(yields: true) {
+            let miner = try Miner(
+                model: model, part: part, text: text, options: training.options,
+                pool: WorkerPool(threads: training.threads, isBackground: true), folder: folder,
+                isFresh: training.isFresh, rehearsal: rehearsal
+            ) { try onNews(.rehearsal($0)) }
+            if miner.resumedAt > 0 { try onNews(.resumed(miner.resumedAt)) }
+            return (miner, try miner.run { try onNews(.step($0)) })
+        }.value()
+    }
+
+    /// Signs, stamps and submits what was trained, and has it judged; both yield to a chat.
+    ///
+    /// - Parameters:
+    ///   - miner: forgets its interrupted training once the candidate is durable.
+    ///   - passphrase: asked if the key that signs verdicts is locked; nil = what the node was made with.
+    /// - Throws: What submitting or judging throws.
+    package func submit(
+        _ part: String, _ trained: (miner: Miner, result: Miner.Result), to model: LoadedModel,
+        key: SigningKey, passphrase: (@Sendable () throws -> [UInt8])?
+    ) throws -> Judge.Judgement {
+        let judge = try judge(passphrase: passphrase)
+        return try Background(yields: true) { [self] in
+            let bits =
+                try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
+            let block = try Contribution(to: model, store: store, plugins: plugins).block(
+                part, trained.result.tensors, key: key, bits: bits, now: Node.now())
+            try judge.submit(block)
+            trained.miner.end()
+            return try judge.judge(block.hash)
+        }.value()
+    }
+}
