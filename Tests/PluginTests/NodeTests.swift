@@ -17,13 +17,13 @@ import Testing
         let node = try NodeManifest(path: folder.appendingPathComponent("node.yaml").path)
         #expect(
             node.plugins == [
-                "tensorblock", "pickle-legacy", "topk", "structure", "quick-perplexity",
-                "proof-of-learning", "improvement",
+                "tensorblock", "pickle-legacy", "topk", "structure", "similarity",
+                "quick-perplexity", "proof-of-learning", "improvement",
             ])
         #expect(node.verify == .touch)
         #expect(node.prompts == .exact)
         #expect(node.cacheBudget == 1 << 30)
-        for name in node.plugins + ["layer-capped", "usage-quality", "flat"] {
+        for name in node.plugins + ["layer-capped", "immune", "usage-quality", "flat"] {
             let manifest = try PluginManifest(path: node.manifestPath(of: name))
             #expect(manifest.name == name)
             #expect(manifest.sha256 == nil)

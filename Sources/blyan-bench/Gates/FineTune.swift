@@ -3,8 +3,15 @@ internal import BlyanLearning
 /// A real training of one expert.
 struct FineTune {
     var part: String
-    /// Which of the stage's texts.
-    var text: Int
+    /// What it is trained on.
+    enum Text {
+        /// One of the stage's texts.
+        case whole(Int)
+        /// A dozen documents.
+        case few(Int)
+    }
+
+    var text: Text
     var options: TrainingOptions
     /// Whether half of each batch is the model's own text.
     var rehearses = true
@@ -18,7 +25,7 @@ struct FineTune {
             options.batch = [8, 16][i / 4 % 2]
             options.sequence = 64
             options.seed = UInt64(i + 1)
-            return FineTune(part: parts[i % 4], text: i / 4 % 5, options: options)
+            return FineTune(part: parts[i % 4], text: .whole(i / 4 % 5), options: options)
         }
     }
 }

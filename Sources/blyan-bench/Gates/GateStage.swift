@@ -29,6 +29,8 @@ final class GateStage {
     private let threads: Int
     private let rehearsal: TokenStream
     private let texts: [TokenStream]
+    /// Documents that anybody may read.
+    private let documents: [[Int]]
     private let gates: [GatePlugin]
     /// Verdicts so far, for gates that look back.
     private(set) var verdicts: [VerdictDocument] = []
@@ -55,6 +57,9 @@ final class GateStage {
         texts = try
             (["scripture", "second"].map { try Self.bytes("Examples/texts/\($0).txt") } + slices)
             .map { try TrainingText($0, name: "text", tokenizer: tokenizer).stream }
+        documents = shards[3].documents.prefix(600).map {
+            DocumentTokens.encode($0.text, tokenizer)
+        }.filter { $0.count > 1 }
         self.threads = threads
         rehearsal = try Rehearsal.make(
             16_384, by: loaded, seed: 7, threads: threads
@@ -64,6 +69,9 @@ final class GateStage {
     private static func bytes(_ path: String) throws -> [UInt8] {
         try Array(Data(contentsOf: URL(fileURLWithPath: path)))
     }
+
+    /// The names of all experts.
+    var experts: [String] { loaded.model.parts.keys.filter { $0.contains(".expert") }.sorted() }
 
     /// A gate that the home's manifest lists.
     func gate(_ name: String) throws -> GatePlugin {
@@ -96,10 +104,17 @@ final class GateStage {
             Weights(loaded.model.document.config) { [loaded] in try loaded.decode($0) },
             multiplier: Multiplier(pool: WorkerPool(threads: threads), library: library)
         ) { [loaded] in try loaded.makeRouter() }
+        let text =
+            switch tune.text {
+            case .whole(let number): texts[number]
+            case .few(let seed):
+                TokenStream(
+                    tokens: (0..<12).flatMap { documents[(seed * 12 + $0) % documents.count] })
+            }
         let trainer = try Trainer(network, parts: [tune.part], tune.options)
         for step in 0..<tune.options.steps {
             _ = try trainer.step(
-                texts[tune.text].batch(
+                text.batch(
                     step: step, tune.options, mixing: tune.rehearses ? rehearsal : nil))
         }
         return try network.weights.ordered(tune.part).map { name, matrix in
@@ -160,7 +175,7 @@ final class GateStage {
             "expert": .string(block.header.expertName),
             "model": .string(loaded.model.meta.hash.description),
             "parent": .string(parent.hash.description), "received": .int(block.header.timestamp),
-            "seed": .string("draw \(draw)"),
+            "seed": .string(SHA256.hash(Array("draw \(draw)".utf8)).description),
         ])
         var answer = Answer()
         for gate in gates {
