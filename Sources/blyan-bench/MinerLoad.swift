@@ -44,6 +44,8 @@ final class MinerLoad: Sendable {
     struct Count: Sendable {
         var steps = 0
         var at = ContinuousClock.now
+        /// Seconds that each took.
+        var each: [Double] = []
     }
 
     private let isOver = Mutex(false)
@@ -87,8 +89,10 @@ final class MinerLoad: Sendable {
 
     private func add() {
         count.withLock {
+            let now = ContinuousClock.now
             $0.steps += 1
-            $0.at = .now
+            $0.each.append((now - $0.at).seconds)
+            $0.at = now
         }
     }
 
