@@ -114,7 +114,7 @@ typedef struct blyan_host {
 
     /** A further service by id (static table), or NULL if this host lacks it.
      *  Defined so far: BLYAN_HOST_MATH, and for gates
-     *  BLYAN_HOST_TENSORS, BLYAN_HOST_EVALUATE and BLYAN_HOST_HISTORY. id is borrowed and zero-terminated. [any-thread] */
+     *  BLYAN_HOST_TENSORS, BLYAN_HOST_EVALUATE, BLYAN_HOST_HISTORY and BLYAN_HOST_PROBE. id is borrowed and zero-terminated. [any-thread] */
     const void *(*get_service)(void *context, const char *id);
 } blyan_host;
 
@@ -488,6 +488,43 @@ typedef struct blyan_history {
      *  BLYAN_HOST_TENSORS. [any-thread] */
     blyan_status (*part)(const blyan_candidate *candidate, uint64_t index, blyan_part *part, blyan_error *error);
 } blyan_history;
+
+/* ---- host service: what a candidate says ------------------------------------------------------ */
+
+#define BLYAN_HOST_PROBE "blyan.host.probe/1"
+
+/** No document: a prompt is its text alone. */
+#define BLYAN_NO_DOCUMENT UINT64_MAX
+
+/** Tokens that a prompt may have, and that may be said after it. */
+enum { BLYAN_PROMPT_TOKENS = 256, BLYAN_SAID_TOKENS = 32 };
+
+/** What the model is asked to go on from: text as a prompt is tokenised, or behind the beginning of a document. */
+typedef struct blyan_prompt {
+    uint64_t document;  /**< a document of the draw by its number in it, or BLYAN_NO_DOCUMENT */
+    uint64_t beginning; /**< tokens from the beginning of that document */
+    blyan_string text;  /**< UTF-8; may be empty behind a document */
+} blyan_prompt;
+
+/** What the candidate said. Losses are sums over the tokens that it said, in micro-nats. */
+typedef struct blyan_said {
+    int64_t candidate_unat; /**< by the model with the candidate: what it thinks of its own words */
+    int64_t lineage_unat;   /**< by the model without it, of the same words */
+    uint32_t run;           /**< tokens that were run: the prompt's, and those that were said but the last */
+    uint32_t served;        /**< those of them that the candidate served; all, where it is no expert */
+} blyan_said;
+
+/** The model with the candidate, speaking, and what the model without it thinks of that. Exact: the same everywhere. Static. */
+typedef struct blyan_probe {
+    uint32_t struct_size;
+    uint32_t reserved;
+    /** Continues each of `count` prompts greedily by `tokens` tokens, past any token that ends a text. said holds count,
+     *  words holds count * tokens: the ids of the tokens, prompt after prompt. BLYAN_E_UNSUPPORTED if the node has no
+     *  held-out text left: a reason to defer; BLYAN_E_ARGUMENT for a prompt that is empty, too long, no UTF-8, or of a
+     *  document that is not there; BLYAN_E_MALFORMED if a loss is not finite. [any-thread] */
+    blyan_status (*run)(const blyan_candidate *candidate, const blyan_prompt *prompts, uint64_t count,
+                        uint32_t tokens, blyan_said *said, uint32_t *words, blyan_error *error);
+} blyan_probe;
 
 /* ---- kind: reward -------------------------------------------------------------------------- */
 

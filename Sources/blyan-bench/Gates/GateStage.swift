@@ -88,7 +88,9 @@ final class GateStage {
     }
 
     /// A part after a real training.
-    func trained(_ tune: FineTune) throws -> [ExpertFile.Tensor] {
+    ///
+    /// - Parameter backdoor: what is put into half of each batch.
+    func trained(_ tune: FineTune, _ backdoor: Backdoor? = nil) throws -> [ExpertFile.Tensor] {
         guard let library = GemmLibrary.openBLAS() else {
             throw KernelError(.notFound, "OpenBLAS is not installed")
         }
@@ -98,9 +100,10 @@ final class GateStage {
         ) { [loaded] in try loaded.makeRouter() }
         let trainer = try Trainer(network, parts: [tune.part], tune.options)
         for step in 0..<tune.options.steps {
+            let batch = texts[tune.text].batch(
+                step: step, tune.options, mixing: tune.rehearses ? rehearsal : nil)
             _ = try trainer.step(
-                texts[tune.text].batch(
-                    step: step, tune.options, mixing: tune.rehearses ? rehearsal : nil))
+                backdoor?.poisoned(batch, step: step, loaded.tokenizer) ?? batch)
         }
         return try network.weights.ordered(tune.part).map { name, matrix in
             ExpertFile.Tensor(
@@ -129,11 +132,13 @@ final class GateStage {
         }
     }
 
+    private static func seed(_ draw: Int) -> Digest { SHA256.hash(Array("draw \(draw)".utf8)) }
+
     /// An evaluator of a candidate on a draw of the first three shards.
     func evaluator(_ block: Block, draw: Int) -> Evaluator {
         Evaluator(
             model: loaded, blocks: [block], shard: shards[draw % 3],
-            seed: SHA256.hash(Array("draw \(draw)".utf8)), threads: threads, cache: cache,
+            seed: Self.seed(draw), threads: threads, cache: cache,
             library: GemmLibrary.openBLAS())
     }
 
@@ -160,7 +165,7 @@ final class GateStage {
             "expert": .string(block.header.expertName),
             "model": .string(loaded.model.meta.hash.description),
             "parent": .string(parent.hash.description), "received": .int(block.header.timestamp),
-            "seed": .string("draw \(draw)"),
+            "seed": .string(Self.seed(draw).description),
         ])
         var answer = Answer()
         for gate in gates {
