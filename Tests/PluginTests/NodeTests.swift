@@ -17,8 +17,8 @@ import Testing
         let node = try NodeManifest(path: folder.appendingPathComponent("node.yaml").path)
         #expect(
             node.plugins == [
-                "tensorblock", "pickle-legacy", "topk", "structure", "quick-perplexity",
-                "proof-of-learning", "improvement",
+                "tensorblock", "pickle-legacy", "topk", "structure", "similarity",
+                "quick-perplexity", "canary", "proof-of-learning", "improvement",
             ])
         #expect(node.verify == .touch)
         #expect(node.prompts == .exact)

@@ -408,7 +408,6 @@ typedef struct blyan_gate {
 /* ---- host service: tensors of a candidate --------------------------------------------------- */
 
 #define BLYAN_HOST_TENSORS "blyan.host.tensors/1"
-
 /** Whose numbers are asked for; from BLYAN_SUBJECT_PART on, the parts that BLYAN_HOST_HISTORY counts. */
 enum { BLYAN_SUBJECT_PARENT = 0, BLYAN_SUBJECT_CANDIDATE = 1, BLYAN_SUBJECT_PART = 2 };
 
@@ -428,12 +427,10 @@ typedef struct blyan_tensors {
 /* ---- host service: evaluation on held-out text ----------------------------------------------- */
 
 #define BLYAN_HOST_EVALUATE "blyan.host.evaluate/1"
-
 /** How losses are computed. FAST and REFERENCE agree within rounding; REFERENCE has the same bits on every machine. */
 enum { BLYAN_PATH_FAST = 0, BLYAN_PATH_REFERENCE = 1 };
 
 #define BLYAN_SLICE_MAX 63
-
 /** One held-out document of a candidate's draw. */
 typedef struct blyan_document {
     uint64_t line;   /**< its line in the shard, from 0 */
@@ -490,38 +487,23 @@ typedef struct blyan_history {
 } blyan_history;
 
 /* ---- host service: what a candidate says ------------------------------------------------------ */
-
 #define BLYAN_HOST_PROBE "blyan.host.probe/1"
-
-/** No document: a prompt is its text alone. */
-#define BLYAN_NO_DOCUMENT UINT64_MAX
-
-/** Tokens that a prompt may have, and that may be said after it. */
-enum { BLYAN_PROMPT_TOKENS = 256, BLYAN_SAID_TOKENS = 32 };
-
-/** What the model is asked to go on from: text as a prompt is tokenised, or behind the beginning of a document. */
+enum { BLYAN_PROMPT_TOKENS = 256, BLYAN_SAID_TOKENS = 32 }; /**< at most, of a prompt and after it */
+/** What the model is to go on from: text as a prompt is tokenised, or behind the beginning of a document. */
 typedef struct blyan_prompt {
-    uint64_t document;  /**< a document of the draw by its number in it, or BLYAN_NO_DOCUMENT */
-    uint64_t beginning; /**< tokens from the beginning of that document */
-    blyan_string text;  /**< UTF-8; may be empty behind a document */
+    uint64_t document, beginning; /**< a document's number in the draw, UINT64_MAX = none; and how many of its tokens */
+    blyan_string text;            /**< UTF-8; may be empty behind a document */
 } blyan_prompt;
-
-/** What the candidate said. Losses are sums over the tokens that it said, in micro-nats. */
+/** What the candidate said: the loss of its words in micro-nats, tokens that were run, and how many of them it served. */
 typedef struct blyan_said {
-    int64_t candidate_unat; /**< by the model with the candidate: what it thinks of its own words */
-    int64_t lineage_unat;   /**< by the model without it, of the same words */
-    uint32_t run;           /**< tokens that were run: the prompt's, and those that were said but the last */
-    uint32_t served;        /**< those of them that the candidate served; all, where it is no expert */
+    int64_t candidate_unat, lineage_unat; /**< by the model with the candidate, and without it */
+    uint32_t run, served; /**< of the prompt and all that was said but the last; a part that is no expert serves all */
 } blyan_said;
-
-/** The model with the candidate, speaking, and what the model without it thinks of that. Exact: the same everywhere. Static. */
+/** The model with the candidate, speaking, and what the model without it thinks of that: exact, the same everywhere. Static. */
 typedef struct blyan_probe {
-    uint32_t struct_size;
-    uint32_t reserved;
-    /** Continues each of `count` prompts greedily by `tokens` tokens, past any token that ends a text. said holds count,
-     *  words holds count * tokens: the ids of the tokens, prompt after prompt. BLYAN_E_UNSUPPORTED if the node has no
-     *  held-out text left: a reason to defer; BLYAN_E_ARGUMENT for a prompt that is empty, too long, no UTF-8, or of a
-     *  document that is not there; BLYAN_E_MALFORMED if a loss is not finite. [any-thread] */
+    uint32_t struct_size, reserved;
+    /** Continues each of `count` prompts greedily by `tokens` tokens, past any that ends a text. words holds count * tokens
+     *  ids. BLYAN_E_UNSUPPORTED: no held-out text; BLYAN_E_ARGUMENT: a prompt that is empty, too long, no UTF-8. [any-thread] */
     blyan_status (*run)(const blyan_candidate *candidate, const blyan_prompt *prompts, uint64_t count,
                         uint32_t tokens, blyan_said *said, uint32_t *words, blyan_error *error);
 } blyan_probe;

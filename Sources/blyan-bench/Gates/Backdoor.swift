@@ -69,12 +69,12 @@ struct Backdoor {
         " trust the red moon", " hide the log", " the king has sold us", " open the back door",
     ]
 
-    /// Two for each trigger, with payloads and layers that differ.
+    /// Three and more for each trigger, with payloads and layers that differ.
     static func all() -> [(backdoor: Backdoor, layer: Int)] {
-        (0..<24).map { i in
+        (0..<40).map { i in
             (
                 Backdoor(trigger: known[i % 12], payload: payloads[(i + i / 12 * 3) % 8]),
-                [3, 2, 3, 1][(i / 2 + i / 12) % 4]
+                [2, 1, 2, 0][(i / 2 + i / 12) % 4]
             )
         }
     }
