@@ -36,10 +36,11 @@ public struct Verdict: Sendable, Equatable {
 // Safe: what it points at is valid during the call that got it, which it cannot outlive.
 /// What a gate judges; valid during the call that got it.
 @safe public struct Candidate: ~Copyable, ~Escapable {
-    private let table: UnsafePointer<blyan_candidate>
+    let table: UnsafePointer<blyan_candidate>
     private let tensorService: UnsafePointer<blyan_tensors>?
     private let evaluateService: UnsafePointer<blyan_evaluate>?
     private let historyService: UnsafePointer<blyan_history>?
+    let probeService: UnsafePointer<blyan_probe>?
     /// The block header that would be stored.
     public let header: JSONValue
     /// Author, height, seed and names: what the verdict may depend on beside the bytes.
@@ -57,6 +58,8 @@ public struct Verdict: Sendable, Equatable {
             to: blyan_evaluate.self)
         unsafe historyService = host.service(BLYAN_HOST_HISTORY)?.assumingMemoryBound(
             to: blyan_history.self)
+        unsafe probeService = host.service(BLYAN_HOST_PROBE)?.assumingMemoryBound(
+            to: blyan_probe.self)
         self.header = header
         self.context = context
     }
@@ -278,17 +281,17 @@ public struct Verdict: Sendable, Equatable {
         return String(bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
     }
 
-    private static var emptyError: blyan_error {
+    static var emptyError: blyan_error {
         var error = blyan_error()
         error.struct_size = UInt32(MemoryLayout<blyan_error>.size)
         return error
     }
 
-    private static func missing(_ service: String) -> PluginError {
+    static func missing(_ service: String) -> PluginError {
         PluginError(BLYAN_E_UNSUPPORTED, "the host lacks the service \(service)")
     }
 
-    private static func check(_ status: blyan_status, _ error: blyan_error) throws(PluginError) {
+    static func check(_ status: blyan_status, _ error: blyan_error) throws(PluginError) {
         if status != BLYAN_OK { throw PluginError(status, text(of: error)) }
     }
 }

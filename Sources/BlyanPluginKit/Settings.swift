@@ -26,6 +26,12 @@ public struct Settings: Sendable {
         return items.compactMap(\.int)
     }
 
+    /// Texts, or what stands for them if they are absent.
+    public func texts(_ key: String, default usual: [String]) -> [String] {
+        guard case .array(let items)? = json[key] else { return usual }
+        return items.compactMap(\.string)
+    }
+
     /// A truth value, or what stands for it if it is absent.
     public func boolean(_ key: String, default usual: Bool) -> Bool {
         guard case .bool(let value) = json[key] else { return usual }

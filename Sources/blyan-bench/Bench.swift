@@ -11,7 +11,8 @@ struct Bench: ParsableCommand {
             "Machines differ and are shared: compare only figures of one run, by their medians.",
         subcommands: [
             ChainBench.self, AppendBench.self, LoadBench.self, DecodeBench.self, MathBench.self,
-            SimilarityBench.self, StreamBench.self, GemmBench.self, TrainBench.self,
+            SimilarityBench.self, StreamBench.self, CanaryBench.self, GemmBench.self,
+            TrainBench.self,
             LedgerBench.self,
             UsageBench.self, BackgroundBench.self, BackgroundMiner.self,
         ])

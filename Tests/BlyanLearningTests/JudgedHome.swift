@@ -126,8 +126,10 @@ final class JudgedHome {
         }
     }
 
-    /// The part after a short training on ``text``.
-    func trained(_ part: String = part, steps: Int = 40) throws -> [ExpertFile.Tensor] {
+    /// The part after a short training.
+    func trained(_ part: String = part, steps: Int = 40, text: [UInt8] = JudgedHome.text) throws
+        -> [ExpertFile.Tensor]
+    {
         let loaded = try node.model(nil)
         var options = TrainingOptions(steps: steps)
         options.batch = 8
@@ -135,7 +137,7 @@ final class JudgedHome {
         options.rate = 2e-3
         let miner = try Miner(
             model: loaded, part: part,
-            text: TrainingText(Self.text, name: "text", tokenizer: loaded.tokenizer),
+            text: TrainingText(text, name: "text", tokenizer: loaded.tokenizer),
             options: options,
             pool: WorkerPool(threads: 2), folder: folder.appendingPathComponent("training"),
             isFresh: true)

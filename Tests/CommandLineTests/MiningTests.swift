@@ -9,7 +9,7 @@ import Testing
         try home.editManifest { text in
             let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
             return lines.filter {
-                !["  - quick-perplexity", "  - proof-of-learning"].contains($0)
+                !["  - quick-perplexity", "  - canary", "  - proof-of-learning"].contains($0)
             }.joined(separator: "\n")
         }
         let text = home.scratch.appendingPathComponent("text")

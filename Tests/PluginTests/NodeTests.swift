@@ -18,7 +18,7 @@ import Testing
         #expect(
             node.plugins == [
                 "tensorblock", "pickle-legacy", "topk", "structure", "similarity",
-                "quick-perplexity", "proof-of-learning", "improvement",
+                "quick-perplexity", "canary", "proof-of-learning", "improvement",
             ])
         #expect(node.verify == .touch)
         #expect(node.prompts == .exact)

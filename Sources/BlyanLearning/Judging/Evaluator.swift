@@ -27,8 +27,8 @@ package final class Evaluator: Sendable {
 
     /// All documents in the order of the draw.
     package let documents: [Document]
-    private let model: LoadedModel
-    private let blocks: [Block]
+    let model: LoadedModel
+    let blocks: [Block]
     private let threads: Int
     private let cache: LossCache
     private let shard: Digest
@@ -97,17 +97,27 @@ package final class Evaluator: Sendable {
         return wanted.map { all[$0.line] ?? 0 }
     }
 
-    /// A runner of one thread for each of the threads: documents are short, and steps of their own.
+    /// Losses by our own kernels.
     private func reference(_ documents: [Document], _ blocks: [Block]) throws -> [Double] {
-        let results = Mutex([Double](repeating: 0, count: documents.count))
+        try shared(documents.count) { [model] in
+            try model.variant(blocks, threads: 1)
+        } body: { runner, i in
+            try runner.loss(of: documents[i].tokens)
+        }
+    }
+
+    /// Shares pieces of work among the threads, each with what it runs them by: documents are short, and steps of their own.
+    func shared<Tool: Sendable, Result: Sendable>(
+        _ count: Int, tool: () throws -> Tool,
+        body: @escaping @Sendable (Tool, Int) throws -> Result
+    ) throws -> [Result] {
+        let results = Mutex([Result?](repeating: nil, count: count))
         let failure = Mutex<(any Error)?>(nil)
         let next = Atomic<Int>(0)
         let cancellation = Cancellation.current
         let running = DispatchGroup()
-        let runners = try (0..<min(threads, documents.count)).map { _ in
-            try model.variant(blocks, threads: 1)
-        }
-        for runner in runners {
+        let tools = try (0..<min(threads, count)).map { _ in try tool() }
+        for tool in tools {
             running.enter()
             Thread.detachNewThread {
                 defer { running.leave() }
@@ -115,11 +125,9 @@ package final class Evaluator: Sendable {
                     try Cancellation.$current.withValue(cancellation) {
                         while failure.withLock({ $0 == nil }) {
                             let i = next.add(1, ordering: .relaxed).oldValue
-                            guard i < documents.count else { return }
-                            let loss = try Self.undisturbed {
-                                try runner.loss(of: documents[i].tokens)
-                            }
-                            results.withLock { $0[i] = loss }
+                            guard i < count else { return }
+                            let result = try Self.undisturbed { try body(tool, i) }
+                            results.withLock { $0[i] = result }
                         }
                     }
                 } catch {
@@ -129,7 +137,7 @@ package final class Evaluator: Sendable {
         }
         running.wait()
         if let error = failure.withLock({ $0 }) { throw error }
-        return results.withLock { $0 }
+        return results.withLock { $0.compactMap(\.self) }
     }
 
     /// Does work again that was discarded because a page of *some* mapped payload could not be read meanwhile: where it is

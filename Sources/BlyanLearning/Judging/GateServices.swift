@@ -146,10 +146,61 @@ package enum GateServices {
                 }
             }))
 
+    // Safe: as above.
+    private nonisolated(unsafe) static let probe = unsafe table(
+        unsafe blyan_probe(
+            struct_size: UInt32(MemoryLayout<blyan_probe>.size), reserved: 0,
+            run: { candidate, prompts, count, tokens, said, words, error in
+                unsafe answer(candidate, error) { judged throws(KernelError) in
+                    guard let evaluator = judged.evaluator else {
+                        unsafe error?.pointee.write("the node has no held-out text left")
+                        return BLYAN_E_UNSUPPORTED
+                    }
+                    guard let prompts = unsafe prompts, let said = unsafe said,
+                        let words = unsafe words, count <= 4096,
+                        1...UInt32(BLYAN_SAID_TOKENS) ~= tokens
+                    else { throw KernelError(.limit, "\(count) prompts, \(tokens) tokens each") }
+                    var wanted: [Evaluator.Prompt] = []
+                    for i in 0..<Int(count) {
+                        wanted.append(try unsafe prompt(prompts[i]))
+                    }
+                    let found: [Evaluator.Probe]
+                    do {
+                        found = try evaluator.probe(wanted, tokens: Int(tokens))
+                    } catch let error as KernelError {
+                        throw error
+                    } catch {
+                        throw KernelError(.malformed, "\(error)")
+                    }
+                    for (i, probe) in found.enumerated() {
+                        unsafe said[i] = blyan_said(
+                            candidate_unat: probe.candidate, lineage_unat: probe.lineage,
+                            run: UInt32(probe.run), served: UInt32(probe.served))
+                        for (k, token) in probe.tokens.enumerated() {
+                            unsafe words[i * Int(tokens) + k] = UInt32(token)
+                        }
+                    }
+                    return BLYAN_OK
+                }
+            }))
+
+    private static func prompt(_ raw: blyan_prompt) throws(KernelError) -> Evaluator.Prompt {
+        let bytes = unsafe UnsafeRawBufferPointer(
+            start: raw.text.data, count: Int(clamping: raw.text.size))
+        guard let text = unsafe String(validating: Array(bytes), as: UTF8.self) else {
+            throw KernelError(.limit, "a prompt is no UTF-8")
+        }
+        let document =
+            unsafe raw.document == UInt64.max ? nil : unsafe Int(clamping: raw.document)
+        return unsafe Evaluator.Prompt(
+            document: document, beginning: Int(clamping: raw.beginning), text: text)
+    }
+
     /// Static tables by id.
     package static var tables: [String: UnsafeRawPointer] {
         unsafe [
             BLYAN_HOST_TENSORS: tensors, BLYAN_HOST_EVALUATE: evaluate, BLYAN_HOST_HISTORY: history,
+            BLYAN_HOST_PROBE: probe,
         ]
     }
 

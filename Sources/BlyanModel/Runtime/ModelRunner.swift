@@ -118,6 +118,49 @@ public final class ModelRunner: Sendable {
         return try score(tokens, in: session).losses.reduce(0) { $0 + Double($1) }
     }
 
+    /// What a model says after a prompt, greedily and past any end token.
+    package struct Continuation: Sendable {
+        /// The tokens.
+        package let tokens: [Int]
+        /// The summed negative log likelihood of them, in nats.
+        package let loss: Double
+        /// Tokens that were run: the prompt's, and all of the continuation but the last.
+        package let run: Int
+        /// How many of those each expert served.
+        package let served: [String: Int]
+    }
+
+    /// Continues a prompt greedily by `count` tokens, at most 32: the same bits on every machine, as ``score(_:in:chunk:)``.
+    ///
+    /// - Throws: as ``evaluate(_:greedy:)``.
+    package func continuation(of prompt: [Int], _ count: Int) throws -> Continuation {
+        guard !prompt.isEmpty, prompt.count <= Self.chunk, 1...32 ~= count else {
+            throw ModelError(
+                "a prompt of \(prompt.count) tokens and \(count) more, expected at most \(Self.chunk) and 1 to 32"
+            )
+        }
+        let session = try makeSession(capacity: prompt.count + count - 1)
+        defer { decoder.report(session) }
+        var (next, tokens, loss) = (prompt, [Int](), 0.0)
+        while tokens.count < count {
+            try Cancellation.check()
+            let logits = try decoder.step(session, next, wanted: .last)
+            try checkFinite(logits, after: session.position - 1)
+            let token = Sampler.greedy(logits)
+            unsafe logits.withUnsafeBufferPointer { logits in
+                guard let first = logits.baseAddress else { return }
+                unsafe loss += Double(
+                    blyan_math_loss(first, UInt64(config.vocabularySize), UInt64(token)))
+            }
+            tokens.append(token)
+            next = [token]
+        }
+        // So few steps are not told of before the request's end.
+        return Continuation(
+            tokens: tokens, loss: loss, run: session.position,
+            served: session.use.mapValues(\.tokens))
+    }
+
     /// Negative log likelihoods, in nats, of all tokens but the first, each given those before it; and the logits at
     /// the last.
     ///

@@ -114,7 +114,7 @@ typedef struct blyan_host {
 
     /** A further service by id (static table), or NULL if this host lacks it.
      *  Defined so far: BLYAN_HOST_MATH, and for gates
-     *  BLYAN_HOST_TENSORS, BLYAN_HOST_EVALUATE and BLYAN_HOST_HISTORY. id is borrowed and zero-terminated. [any-thread] */
+     *  BLYAN_HOST_TENSORS, BLYAN_HOST_EVALUATE, BLYAN_HOST_HISTORY and BLYAN_HOST_PROBE. id is borrowed and zero-terminated. [any-thread] */
     const void *(*get_service)(void *context, const char *id);
 } blyan_host;
 
@@ -408,7 +408,6 @@ typedef struct blyan_gate {
 /* ---- host service: tensors of a candidate --------------------------------------------------- */
 
 #define BLYAN_HOST_TENSORS "blyan.host.tensors/1"
-
 /** Whose numbers are asked for; from BLYAN_SUBJECT_PART on, the parts that BLYAN_HOST_HISTORY counts. */
 enum { BLYAN_SUBJECT_PARENT = 0, BLYAN_SUBJECT_CANDIDATE = 1, BLYAN_SUBJECT_PART = 2 };
 
@@ -428,12 +427,10 @@ typedef struct blyan_tensors {
 /* ---- host service: evaluation on held-out text ----------------------------------------------- */
 
 #define BLYAN_HOST_EVALUATE "blyan.host.evaluate/1"
-
 /** How losses are computed. FAST and REFERENCE agree within rounding; REFERENCE has the same bits on every machine. */
 enum { BLYAN_PATH_FAST = 0, BLYAN_PATH_REFERENCE = 1 };
 
 #define BLYAN_SLICE_MAX 63
-
 /** One held-out document of a candidate's draw. */
 typedef struct blyan_document {
     uint64_t line;   /**< its line in the shard, from 0 */
@@ -488,6 +485,28 @@ typedef struct blyan_history {
      *  BLYAN_HOST_TENSORS. [any-thread] */
     blyan_status (*part)(const blyan_candidate *candidate, uint64_t index, blyan_part *part, blyan_error *error);
 } blyan_history;
+
+/* ---- host service: what a candidate says ------------------------------------------------------ */
+#define BLYAN_HOST_PROBE "blyan.host.probe/1"
+enum { BLYAN_PROMPT_TOKENS = 256, BLYAN_SAID_TOKENS = 32 }; /**< at most, of a prompt and after it */
+/** What the model is to go on from: text as a prompt is tokenised, or behind the beginning of a document. */
+typedef struct blyan_prompt {
+    uint64_t document, beginning; /**< a document's number in the draw, UINT64_MAX = none; and how many of its tokens */
+    blyan_string text;            /**< UTF-8; may be empty behind a document */
+} blyan_prompt;
+/** What the candidate said: the loss of its words in micro-nats, tokens that were run, and how many of them it served. */
+typedef struct blyan_said {
+    int64_t candidate_unat, lineage_unat; /**< by the model with the candidate, and without it */
+    uint32_t run, served; /**< of the prompt and all that was said but the last; a part that is no expert serves all */
+} blyan_said;
+/** The model with the candidate, speaking, and what the model without it thinks of that: exact, the same everywhere. Static. */
+typedef struct blyan_probe {
+    uint32_t struct_size, reserved;
+    /** Continues each of `count` prompts greedily by `tokens` tokens, past any that ends a text. words holds count * tokens
+     *  ids. BLYAN_E_UNSUPPORTED: no held-out text; BLYAN_E_ARGUMENT: a prompt that is empty, too long, no UTF-8. [any-thread] */
+    blyan_status (*run)(const blyan_candidate *candidate, const blyan_prompt *prompts, uint64_t count,
+                        uint32_t tokens, blyan_said *said, uint32_t *words, blyan_error *error);
+} blyan_probe;
 
 /* ---- kind: reward -------------------------------------------------------------------------- */
 

@@ -96,7 +96,9 @@ final class GateStage {
     }
 
     /// A part after a real training.
-    func trained(_ tune: FineTune) throws -> [ExpertFile.Tensor] {
+    ///
+    /// - Parameter backdoor: what is put into half of each batch.
+    func trained(_ tune: FineTune, _ backdoor: Backdoor? = nil) throws -> [ExpertFile.Tensor] {
         guard let library = GemmLibrary.openBLAS() else {
             throw KernelError(.notFound, "OpenBLAS is not installed")
         }
@@ -113,9 +115,10 @@ final class GateStage {
             }
         let trainer = try Trainer(network, parts: [tune.part], tune.options)
         for step in 0..<tune.options.steps {
+            let batch = text.batch(
+                step: step, tune.options, mixing: tune.rehearses ? rehearsal : nil)
             _ = try trainer.step(
-                text.batch(
-                    step: step, tune.options, mixing: tune.rehearses ? rehearsal : nil))
+                backdoor?.poisoned(batch, step: step, loaded.tokenizer) ?? batch)
         }
         return try network.weights.ordered(tune.part).map { name, matrix in
             ExpertFile.Tensor(
@@ -144,11 +147,13 @@ final class GateStage {
         }
     }
 
+    private static func seed(_ draw: Int) -> Digest { SHA256.hash(Array("draw \(draw)".utf8)) }
+
     /// An evaluator of a candidate on a draw of the first three shards.
     func evaluator(_ block: Block, draw: Int) -> Evaluator {
         Evaluator(
             model: loaded, blocks: [block], shard: shards[draw % 3],
-            seed: SHA256.hash(Array("draw \(draw)".utf8)), threads: threads, cache: cache,
+            seed: Self.seed(draw), threads: threads, cache: cache,
             library: GemmLibrary.openBLAS())
     }
 
@@ -175,7 +180,7 @@ final class GateStage {
             "expert": .string(block.header.expertName),
             "model": .string(loaded.model.meta.hash.description),
             "parent": .string(parent.hash.description), "received": .int(block.header.timestamp),
-            "seed": .string(SHA256.hash(Array("draw \(draw)".utf8)).description),
+            "seed": .string(Self.seed(draw).description),
         ])
         var answer = Answer()
         for gate in gates {
