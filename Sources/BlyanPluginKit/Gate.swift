@@ -112,6 +112,12 @@ public struct Verdict: Sendable, Equatable {
         /// One of the `BLYAN_DTYPE_` codes.
         public let dtype: UInt32
         let index: UInt32
+
+        /// Its rows in order, in ranges of some megabytes: what to decode at once.
+        public var blocks: [Range<Int>] {
+            let atOnce = max(1, (1 << 20) / max(1, columns))
+            return stride(from: 0, to: rows, by: atOnce).map { $0..<min(rows, $0 + atOnce) }
+        }
     }
 
     /// The tensors of a subject, in payload order.

@@ -117,6 +117,17 @@ import Testing
         }
     }
 
+    /// Also where no gate before it looks for them.
+    @Test func whatIsNoNumberIsNoWork() throws {
+        let home = try JudgedHome(gates: [("similarity", "")], pool: [])
+        let own = try home.tensors()
+        for odd in [Float.nan, .infinity, -.infinity] {
+            let made = try home.judge(own.mapped { $1 == 3 && $2 == 5 ? odd : $3 })
+            #expect(made.reason == "similarity/not-finite", "\(odd): \(told(made))")
+        }
+        #expect(try home.judge(own.mapped { _, _, _, _ in .nan }).outcome == .reject)
+    }
+
     @Test func aRouterIsComparedToo() throws {
         let home = try JudgedHome(gates: [("structure", ""), ("similarity", "")], pool: [])
         let router = "layer3.router"

@@ -12,6 +12,8 @@ struct Features {
     ]
     /// 1 is 1,024.
     static let one: Int64 = 1024
+    /// What no value is beyond.
+    static let largest = 8 * one
     private(set) var values: [Int64] = []
 
     init(_ candidate: borrowing Candidate, _ author: Author?) throws(PluginError) {
@@ -166,13 +168,13 @@ private struct WeightFeatures {
         _ candidate: borrowing Candidate, _ tensor: Candidate.Tensor, _ parent: Candidate.Tensor,
         _ body: (_ row: Int, _ change: [Double], _ old: [Double]) -> Void
     ) throws(PluginError) {
-        let atOnce = max(1, (1 << 20) / max(1, tensor.columns))
-        for begin in stride(from: 0, to: tensor.rows, by: atOnce) {
-            let rows = begin..<min(tensor.rows, begin + atOnce)
+        for rows in tensor.blocks {
             let new = try candidate.decode(tensor, of: .candidate, rows: rows)
             let old = try candidate.decode(parent, of: .parent, rows: rows)
             for row in rows {
-                let at = (row - begin) * tensor.columns..<(row - begin + 1) * tensor.columns
+                let at =
+                    (row - rows.lowerBound) * tensor.columns..<(row - rows.lowerBound + 1)
+                    * tensor.columns
                 let before = old[at].map(Double.init)
                 body(row, zip(new[at], before).map { Double($0) - $1 }, before)
             }

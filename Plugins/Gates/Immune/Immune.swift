@@ -73,7 +73,10 @@ final class Immune: Gate, @unchecked Sendable {
         if case .array(let entries)? = verdict["evidence"],
             case .array(let values)? = entries.last?["evidence"]?["features"]
         {
-            features = values.compactMap(\.int)
+            // A receipt may say anything: one with other numbers counts as one without features.
+            features = values.compactMap(\.int).filter {
+                (-Features.largest...Features.largest).contains($0)
+            }
         }
         return Memory.Record(
             author: header?["miner_pub"]?.string ?? "", received: verdict["received"]?.int ?? 0,

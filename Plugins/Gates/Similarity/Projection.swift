@@ -79,7 +79,7 @@ extension [Double] {
     var bytes: [Int8] {
         let largest = reduce(0) { Swift.max($0, abs($1)) }
         // What is no number has failed the gate for structure; here it is like nothing.
-        guard largest > 0, largest.isFinite else { return [Int8](repeating: 0, count: count) }
+        guard largest > 0, allSatisfy(\.isFinite) else { return [Int8](repeating: 0, count: count) }
         return map { Int8(($0 / largest * 127).rounded()) }
     }
 }

@@ -38,6 +38,7 @@ final class Similarity: Gate, @unchecked Sendable {
         guard candidate.hasParent else { return Verdict(.reject("no-parent")) }
         let own = try Tensors(candidate, .candidate), parent = try Tensors(candidate, .parent)
         let shape = own.shape
+        guard shape == parent.shape else { return Verdict(.reject("other-shape")) }
         let history = try candidate.history()
         try readChanges(candidate, history.verdicts)
         try readParts(candidate, history.parts)
@@ -55,6 +56,9 @@ final class Similarity: Gate, @unchecked Sendable {
             "aligned_ppm": .int(Self.ppm(change.alignedSize)),
             "rescaling_ppm": .int(Self.ppm(change.rescaling)),
         ]
+        guard change.size.isFinite, change.alignedSize.isFinite else {
+            return Verdict(.reject("not-finite"), ["shape": .string(shape)])
+        }
         guard change.alignedSize > 0 else { return Verdict(.reject("no-change"), evidence) }
         let limit = Double(threshold) / 1e6
         let dtypes = try candidate.tensors(of: .candidate).map(\.dtype)
@@ -116,8 +120,11 @@ final class Similarity: Gate, @unchecked Sendable {
             parts[Self.kind(part.name) + " " + tensors.shape, default: SketchIndex()].append(
                 sketch.relative(to: sketch).bytes, number: number)
             roots[part.block] = roots[part.previous] ?? part.block
-            if let previous = numbers[part.previous] {
-                let before = try Tensors(candidate, .part(previous))
+            let before = try numbers[part.previous].map { number throws(PluginError) in
+                try Tensors(candidate, .part(number))
+            }
+            // Without a gate that compares shapes, a version may have had others: its neurons have names of their own.
+            if let before, before.shape == tensors.shape {
                 let alignment = try Alignment(candidate, tensors, before)
                 let old = names[part.previous]
                 if old != nil || !alignment.isIdentity {

@@ -34,12 +34,10 @@ struct Tensors {
         _ candidate: borrowing Candidate, _ tensor: Tensor,
         _ body: (_ row: Int, _ values: ArraySlice<Float>) -> Void
     ) throws(PluginError) {
-        let atOnce = max(1, (1 << 20) / max(1, tensor.columns))
-        for begin in stride(from: 0, to: tensor.rows, by: atOnce) {
-            let end = min(tensor.rows, begin + atOnce)
-            let values = try candidate.decode(tensor, of: subject, rows: begin..<end)
-            for row in begin..<end {
-                let at = (row - begin) * tensor.columns
+        for rows in tensor.blocks {
+            let values = try candidate.decode(tensor, of: subject, rows: rows)
+            for row in rows {
+                let at = (row - rows.lowerBound) * tensor.columns
                 body(row, values[at..<at + tensor.columns])
             }
         }
@@ -51,20 +49,20 @@ struct Tensors {
         order: [Int]? = nil,
         _ body: (_ row: Int, _ values: ArraySlice<Float>, _ twins: ArraySlice<Float>) -> Void
     ) throws(PluginError) {
-        let atOnce = max(1, (1 << 20) / max(1, tensor.columns))
-        for begin in stride(from: 0, to: tensor.rows, by: atOnce) {
-            let end = min(tensor.rows, begin + atOnce)
-            let values = try candidate.decode(tensor, of: subject, rows: begin..<end)
+        for rows in tensor.blocks {
+            let values = try candidate.decode(tensor, of: subject, rows: rows)
             var twins: [Float] = []
             if let order {
-                for row in order[begin..<end] {
+                for row in order[rows] {
                     twins += try candidate.decode(twin, of: other.subject, rows: row..<row + 1)
                 }
             } else {
-                twins = try candidate.decode(twin, of: other.subject, rows: begin..<end)
+                twins = try candidate.decode(twin, of: other.subject, rows: rows)
             }
-            for row in begin..<end {
-                let range = (row - begin) * tensor.columns..<(row - begin + 1) * tensor.columns
+            for row in rows {
+                let range =
+                    (row - rows.lowerBound) * tensor.columns..<(row - rows.lowerBound + 1)
+                    * tensor.columns
                 body(row, values[range], twins[range])
             }
         }

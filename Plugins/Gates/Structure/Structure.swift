@@ -82,17 +82,13 @@ final class Structure: Gate {
         _ candidate: borrowing Candidate, _ tensor: Candidate.Tensor, _ subject: Candidate.Subject
     ) throws(PluginError) -> Measure {
         var measure = Measure()
-        let atOnce = max(1, (1 << 20) / max(1, tensor.columns))
-        var begin = 0
-        while begin < tensor.rows {
-            let end = min(tensor.rows, begin + atOnce)
-            for value in try candidate.decode(tensor, of: subject, rows: begin..<end) {
+        for rows in tensor.blocks {
+            for value in try candidate.decode(tensor, of: subject, rows: rows) {
                 let number = Double(value)
                 measure.isFinite = measure.isFinite && number.isFinite
                 measure.square += number * number
                 measure.largest = max(measure.largest, abs(number))
             }
-            begin = end
         }
         return measure
     }
