@@ -41,18 +41,18 @@ import Testing
         #expect(try home.succeed("import", folder.path).contains("already"))
     }
 
+    /// The log of an import that ended half way: cut there, since whoever kills a process may come too late for it.
     @Test func anIncompleteModelIsNotServed() throws {
         let home = try Home()
-        let log = home.folder.appendingPathComponent("log/records.log").path
-        let before = try home.size(log)
-        let process = try home.start(
-            ["import", Checkpoints.folder("mixtral-tiny").path],
-            output: home.scratch.appendingPathComponent("import.out"),
-            error: home.scratch.appendingPathComponent("import.err"))
-        while process.isRunning, try home.size(log) < before + 3000 { usleep(200) }
-        kill(process.processIdentifier, SIGKILL)
-        process.waitUntilExit()
-        try #require(process.terminationReason == .uncaughtSignal)
+        let log = home.folder.appendingPathComponent("log/records.log")
+        let before = try home.size(log.path)
+        try home.succeed("import", Checkpoints.folder("mixtral-tiny").path)
+        let all = try home.size(log.path)
+        let file = try FileHandle(forWritingTo: log)
+        try file.truncate(atOffset: UInt64(before + (all - before) / 2))
+        try file.close()
+        // As after the loss of the index: it is rebuilt from what the log has.
+        try FileManager.default.removeItem(at: home.folder.appendingPathComponent("index"))
         try home.fail("chat", "hello", naming: ["mixtral-tiny", "import"])
     }
 }
