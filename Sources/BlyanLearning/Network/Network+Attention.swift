@@ -179,21 +179,24 @@ extension Network {
 
     /// Biases, norms, clamping and rotation, in this order, as the decoder has them.
     private func finishProjections(_ part: String, _ tape: Tape, _ n: Int) {
-        let biases = ["q_bias", "k_bias", "v_bias"].map { weights.optional(part, $0) }
+        let projections = [
+            (tape.query, tape.rawQuery, "q"), (tape.key, tape.rawKey, "k"), (tape.value, nil, "v"),
+        ].map { matrix, raw, name in
+            (
+                matrix: matrix, raw: raw, bias: weights.optional(part, name + "_bias"),
+                norm: raw == nil ? nil : weights.optional(part, name + "_norm"),
+                turns: name != "v"
+            )
+        }
         multiplier.byRows(n) { rows in
-            for row in rows {
-                let raw = [tape.rawQuery ?? tape.query, tape.rawKey ?? tape.key, tape.value]
-                for (matrix, bias) in zip(raw, biases) {
-                    if let bias { matrix.addRow(row, bias, 0) }
-                }
-                for (raw, matrix, norm) in [
-                    (tape.rawQuery, tape.query, "q_norm"), (tape.rawKey, tape.key, "k_norm"),
-                ] {
+            for (matrix, raw, bias, norm, turns) in projections {
+                for row in rows {
+                    if let bias { (raw ?? matrix).addRow(row, bias, 0) }
                     if let raw { matrix.copyRow(row, from: raw, row) }
-                    normaliseHeads(matrix, row, weights.optional(part, norm))
+                    normaliseHeads(matrix, row, norm)
+                    clamp(matrix, row)
+                    if turns { rotate(matrix, row, backwards: false) }
                 }
-                for matrix in [tape.query, tape.key, tape.value] { clamp(matrix, row) }
-                for matrix in [tape.query, tape.key] { rotate(matrix, row, backwards: false) }
             }
         }
     }

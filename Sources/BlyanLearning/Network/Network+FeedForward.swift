@@ -284,9 +284,9 @@ extension Network {
         }
         multiplier.pool.run(pieces.count) { piece in
             let (at, begin) = pieces[piece]
-            let group = groups[at]
+            let (group, out) = (groups[at], outs[at])
             for i in begin..<min(group.rows.count, begin + block) {
-                body(group, outs[at], i, group.rows[i])
+                body(group, out, i, group.rows[i])
             }
         }
     }

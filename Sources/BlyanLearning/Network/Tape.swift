@@ -25,15 +25,31 @@ final class Tape {
     private var output = Matrix(rows: 0, columns: 0)
 
     /// The rows that one expert serves.
-    struct Group {
+    ///
+    /// A class: threads pass it on for each row, which costs five counters of references otherwise.
+    final class Group: Sendable {
         /// Its part.
         let part: String
         /// Its number behind the router; nil = dense or shared.
         let expert: Int?
         let rows: [Int]
         /// Its weight for each row.
-        var shares: [Float]
+        let shares: [Float]
         let input, gate, up, output: Matrix
+
+        init(
+            part: String, expert: Int?, rows: [Int], shares: [Float], input: Matrix, gate: Matrix,
+            up: Matrix, output: Matrix
+        ) {
+            self.part = part
+            self.expert = expert
+            self.rows = rows
+            self.shares = shares
+            self.input = input
+            self.gate = gate
+            self.up = up
+            self.output = output
+        }
     }
 
     init(_ config: ModelConfig, rows n: Int) {
