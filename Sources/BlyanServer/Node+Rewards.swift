@@ -37,7 +37,37 @@ extension Node {
         guard let (block, terms) = try RewardTerms.governing(store), !terms.name.isEmpty else {
             return nil
         }
-        return Policy(block: block, terms: terms, plugin: try plugin(for: terms))
+        let plugin = try plugin(for: terms)
+        try keepLibrary(of: plugin.plugin, passphrase: passphrase)
+        return Policy(block: block, terms: terms, plugin: plugin)
+    }
+
+    /// The payload type of a reward policy's library.
+    package static let libraryType = "library"
+
+    /// Keeps the bytes of a policy's library as a payload, once, so that what it pays can be computed again when nobody has it any more.
+    private func keepLibrary(of plugin: LoadedPlugin, passphrase: (@Sendable () throws -> [UInt8])?)
+        throws
+    {
+        guard !keptLibraries.withLock({ $0.contains(plugin.sha256) }) else { return }
+        var isKept = false
+        try store.scan(.payloadType(Self.libraryType)) { block throws(KernelError) in
+            isKept = block.header.payloadHash == plugin.sha256
+            return !isKept
+        }
+        if !isKept {
+            let bytes = try TextFile.bytes(
+                PluginHost.libraryPath(of: plugin.manifest, in: plugins.node.libraryFolders))
+            // Replaced since it was loaded: whoever pays must not wait for a reload.
+            guard SHA256.hash(bytes) == plugin.sha256 else { return }
+            _ = try append(
+                "policy", bytes,
+                [
+                    "kind": .string("library"), "name": .string(plugin.manifest.name),
+                    "version": .string(plugin.manifest.version),
+                ], signingKey(passphrase: passphrase), payloadType: Self.libraryType)
+        }
+        keptLibraries.withLock { _ = $0.insert(plugin.sha256) }
     }
 
     /// The plugin that computes by terms: same name, version and test vectors, whatever its library.
@@ -94,10 +124,11 @@ extension Node {
 
     /// Appends a document to chain A, at whatever place is next.
     private func append(
-        _ type: String, _ bytes: [UInt8], _ facts: [String: JSONValue], _ key: SigningKey
+        _ type: String, _ bytes: [UInt8], _ facts: [String: JSONValue], _ key: SigningKey,
+        payloadType: String = "json"
     ) throws -> Block {
         let document = try DocumentBlock(
-            type, bytes, dependsOn: [], metadata: facts, in: store)
+            type, bytes, dependsOn: [], metadata: facts, payloadType: payloadType, in: store)
         while true {
             let place = store.next(on: "A")
             let block = try document.block(at: place, with: key, now: Node.now())

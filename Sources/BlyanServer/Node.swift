@@ -41,6 +41,8 @@ public final class Node: @unchecked Sendable {
     let candidates: CandidateStore
     private var knownJudge: Judge?
     let trustBook = Mutex(TrustBook())
+    /// Hashes of libraries that are payloads here.
+    let keptLibraries = Mutex<Set<Digest>>([])
 
     static func now() -> Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
 

@@ -62,7 +62,7 @@ internal import Foundation
     }
 
     /// The first library of that name beside the manifest or in a named folder; nowhere else is looked.
-    private static func libraryPath(
+    package static func libraryPath(
         of manifest: PluginManifest, in folders: [String]
     ) throws(KernelError) -> String {
         let paths = ([manifest.path] + folders.map { $0 + "/" })

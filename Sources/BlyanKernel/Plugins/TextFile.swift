@@ -6,7 +6,7 @@ package enum TextFile {
     static let sizeLimit: UInt64 = 256 << 20
 
     /// The bytes of a file.
-    static func bytes(_ path: String) throws(KernelError) -> [UInt8] {
+    package static func bytes(_ path: String) throws(KernelError) -> [UInt8] {
         guard unsafe access(path, F_OK) == 0 else {
             throw KernelError(.io, "there is no file \(path)")
         }
