@@ -11,7 +11,8 @@ struct Bench: ParsableCommand {
             "Machines differ and are shared: compare only figures of one run, by their medians.",
         subcommands: [
             ChainBench.self, AppendBench.self, LoadBench.self, DecodeBench.self, MathBench.self,
-            SimilarityBench.self, StreamBench.self, CanaryBench.self, GemmBench.self,
+            SimilarityBench.self, StreamBench.self, ClimbBench.self, CanaryBench.self,
+            GemmBench.self,
             TrainBench.self,
             LedgerBench.self,
             UsageBench.self, BackgroundBench.self, BackgroundMiner.self,
@@ -37,6 +38,18 @@ func seconds(_ body: () throws -> Void) rethrows -> Double {
     let clock = ContinuousClock()
     let taken = try clock.measure(body).components
     return Double(taken.seconds) + Double(taken.attoseconds) * 1e-18
+}
+
+/// Seconds that all threads of this process spend on the processor meanwhile.
+func processorSeconds(_ body: () throws -> Void) rethrows -> Double {
+    func now() -> Double {
+        var time = timespec()
+        unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+    }
+    let start = now()
+    try body()
+    return now() - start
 }
 
 /// A folder that is removed at the end.

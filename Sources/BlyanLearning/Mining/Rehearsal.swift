@@ -9,13 +9,15 @@ package enum Rehearsal {
 
     /// Samples about `count` tokens at temperature 1, each text from its beginning; the same for the same seed.
     ///
-    /// Runs on threads that yield to all else, with a decoder of their own: a chat does not wait for it.
+    /// Runs with a decoder of its own: a chat does not wait for it.
     ///
-    /// - Parameter onMade: told how many tokens there are, from any thread; throws to stop.
+    /// - Parameters:
+    ///   - yields: its threads yield to all else.
+    ///   - onMade: told how many tokens there are, from any thread; throws to stop.
     /// - Throws: What generating throws; ``KernelError`` with code `cancelled` on request.
     package static func make(
         _ count: Int, by model: LoadedModel, seed: UInt64, threads: Int,
-        _ onMade: @escaping @Sendable (Int) throws -> Void
+        yields: Bool = true, _ onMade: @escaping @Sendable (Int) throws -> Void
     ) throws -> TokenStream {
         let first = model.tokenizer.document.endTokens.first ?? 0
         let length = min(length, model.model.document.config.maximumPositions)
@@ -23,7 +25,7 @@ package enum Rehearsal {
         let seeds = (0..<(count + length - 1) / length).map { _ in random.next() }
         let counter = Counter()
         let shares = (0..<min(threads, seeds.count)).map { thread in
-            Background<[Int: [Int]]>(yields: true) {
+            Background<[Int: [Int]]>(yields: yields) {
                 let runner = try model.variant([], threads: 1)
                 var texts: [Int: [Int]] = [:]
                 for i in stride(from: thread, to: seeds.count, by: threads) {

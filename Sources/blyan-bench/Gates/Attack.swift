@@ -21,7 +21,7 @@ enum Attack: String, CaseIterable {
     case flippedChange = "flipped_change"
     /// Somebody's change with its numbers at other places.
     case shuffledChange = "shuffled_change"
-    /// A training on a dozen documents of text that is public, until it knows them by heart.
+    /// A training on one, two or a dozen documents of text that is public, until it knows them by heart.
     case overfitted
     /// Numbers of the right size.
     case garbage
@@ -71,13 +71,15 @@ enum Attack: String, CaseIterable {
                 return own.with(zip(old.values, change).map { $0 + $1 })
             }
         case .overfitted:
-            var options = TrainingOptions(steps: 30 + seed % 3 * 15)
-            options.rate = 1e-3
+            var options = TrainingOptions(steps: 30)
+            options.rate = [3e-3, 2e-3, 1e-3][seed % 3]
             options.batch = 8
             options.sequence = 64
             options.seed = UInt64(seed)
             return try stage.trained(
-                FineTune(part: part, text: .few(seed), options: options, rehearses: false))
+                FineTune(
+                    part: part, text: .few([1, 2, 12][seed % 3], seed: seed), options: options,
+                    rehearses: false))
         case .garbage:
             return parent.map { tensor in
                 let size = size(tensor)

@@ -7,8 +7,8 @@ struct FineTune {
     enum Text {
         /// One of the stage's texts.
         case whole(Int)
-        /// A dozen documents.
-        case few(Int)
+        /// A few documents, and which.
+        case few(Int, seed: Int)
     }
 
     var text: Text
@@ -26,6 +26,20 @@ struct FineTune {
             options.sequence = 64
             options.seed = UInt64(i + 1)
             return FineTune(part: parts[i % 4], text: .whole(i / 4 % 5), options: options)
+        }
+    }
+
+    /// Work that mostly gains: busy experts, and mostly texts of the domain that the model does not know.
+    static func promising(_ count: Int) -> [FineTune] {
+        let parts = ["layer3.expert6", "layer2.expert7", "layer1.expert5", "layer3.expert3"]
+        let texts = [0, 4, 1, 0, 4, 1, 3, 2]
+        return (0..<count).map { i in
+            var options = TrainingOptions(steps: [10, 20, 30, 40][i / 32 % 4])
+            options.rate = [2e-4, 1e-4, 5e-4][i / 128 % 3]
+            options.batch = 8
+            options.sequence = 64
+            options.seed = UInt64(i + 1)
+            return FineTune(part: parts[i % 4], text: .whole(texts[i / 4 % 8]), options: options)
         }
     }
 }

@@ -62,7 +62,7 @@ final class GateStage {
         }.filter { $0.count > 1 }
         self.threads = threads
         rehearsal = try Rehearsal.make(
-            16_384, by: loaded, seed: 7, threads: threads
+            16_384, by: loaded, seed: 7, threads: threads, yields: false
         ) { _ in }
     }
 
@@ -109,9 +109,9 @@ final class GateStage {
         let text =
             switch tune.text {
             case .whole(let number): texts[number]
-            case .few(let seed):
+            case .few(let count, let seed):
                 TokenStream(
-                    tokens: (0..<12).flatMap { documents[(seed * 12 + $0) % documents.count] })
+                    tokens: (0..<count).flatMap { documents[(seed * 12 + $0) % documents.count] })
             }
         let trainer = try Trainer(network, parts: [tune.part], tune.options)
         for step in 0..<tune.options.steps {
@@ -136,7 +136,7 @@ final class GateStage {
             part, tensors, key: key ?? self.key, bits: 0, now: time)
     }
 
-    /// What gates said, and the seconds that each took.
+    /// What gates said, and the seconds of the processor that each took.
     struct Answer {
         var gates: [VerdictDocument.Gate] = []
         var seconds: [Double] = []
@@ -155,6 +155,29 @@ final class GateStage {
             model: loaded, blocks: [block], shard: shards[draw % 3],
             seed: Self.seed(draw), threads: threads, cache: cache,
             library: GemmLibrary.openBLAS())
+    }
+
+    /// What a candidate gains on all documents of another shard than it is judged on.
+    ///
+    /// - Parameter draw: that it is judged on.
+    func truth(of block: Block, draw: Int) throws -> StreamRecord.Truth {
+        var losses: [String: (before: Int64, after: Int64)] = [:]
+        let evaluator = evaluator(block, draw: draw + 1)
+        let all = 0..<evaluator.documents.count
+        let before = try evaluator.losses(.baseline, .fast, all)
+        let after = try evaluator.losses(.candidate, .fast, all)
+        for i in all {
+            losses[evaluator.documents[i].slice, default: (0, 0)].before += before[i]
+            losses[evaluator.documents[i].slice, default: (0, 0)].after += after[i]
+        }
+        func gain(_ before: Int64, _ after: Int64) -> Int64 {
+            Int64(Double(before - after) / Double(before) * 1e9)
+        }
+        return StreamRecord.Truth(
+            improvement: gain(
+                losses.values.reduce(0) { $0 + $1.before },
+                losses.values.reduce(0) { $0 + $1.after }
+            ), worstSlice: losses.values.map(gain).min() ?? 0)
     }
 
     /// Asks gates in order until one does not accept.
@@ -185,7 +208,7 @@ final class GateStage {
         var answer = Answer()
         for gate in gates {
             answer.seconds.append(
-                try seconds {
+                try processorSeconds {
                     let found = try gate.judge(subject, header: header, context: context)
                     answer.gates.append(
                         VerdictDocument.Gate(
