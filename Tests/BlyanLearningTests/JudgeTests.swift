@@ -43,7 +43,7 @@ import Testing
         func noise() -> Float { Float(random.next(below: 2001)) / 1000 - 1 }
         let own = try home.tensors()
         let cases: [(String, [ExpertFile.Tensor], String)] = [
-            ("copy", own, "proof-of-learning/no-improvement"),
+            ("copy", own, "quick-perplexity/hopeless"),
             (
                 "noise around it", own.mapped { $3 + 0.02 * noise() },
                 "proof-of-learning/no-improvement"
@@ -67,6 +67,33 @@ import Testing
         }
         #expect(try home.node.model(nil).model.version?.header.index ?? 0 < 10)
         #expect(try home.node.store.verify().failures.isEmpty)
+    }
+
+    /// Each gate that measures asks for a gain on its own.
+    @Test(arguments: [
+        ("quick-perplexity", "least_ppm: 500"),
+        ("proof-of-learning", "documents: 96\n  least_documents: 16\n  delta_ppm: 500"),
+    ]) func whoMeasuresTakesNoCopy(gate: String, config: String) throws {
+        let home = try JudgedHome(gates: [(gate, config)])
+        var random = SplitMix64(seed: 5)
+        let own = try home.tensors()
+        for share: Float in [0, 0.001, 0.02, 0.2] {
+            let made = try home.judge(
+                own.mapped { $3 * (1 + share * (Float(random.next(below: 2001)) / 1000 - 1)) })
+            #expect(made.reason.hasPrefix(gate + "/"), "\(share): \(made.reason)")
+        }
+    }
+
+    /// A slice of which most samples of the draw would have one or two documents.
+    @Test func aRareSliceIsLookedAt() throws {
+        let common = JudgedHome.pool.filter { $0.slice == "dictionary" }.map(\.text)
+        let pool =
+            (0..<12).flatMap { round in
+                common.map { PoolShard.Document(slice: "dictionary", text: "\(round). \($0)") }
+            } + JudgedHome.pool.filter { $0.slice == "zorba" }.prefix(8)
+        let home = try JudgedHome(gates: [("quick-perplexity", "least_ppm: 500")], pool: pool)
+        let made = try home.judge(home.trained())
+        #expect(made.gates.first?.evidence["documents"]?.int == 32)
     }
 
     @Test func aReceiptThatWasAlteredDoesNotAgree() throws {

@@ -19,7 +19,7 @@ final class JudgedHome {
     ///   - model: what is imported.
     init(
         gates: [(name: String, config: String)] = [
-            ("structure", ""), ("quick-perplexity", ""),
+            ("structure", ""), ("quick-perplexity", "least_ppm: 500"),
             (
                 "proof-of-learning",
                 "documents: 96\n  least_documents: 16\n  delta_ppm: 500\n  floor_ppm: -300000\n  resamples: 1000"

@@ -8,10 +8,10 @@ public import CBlyanPlugin
 /// trained so".
 final class ProofOfLearning: Gate {
     static let name = "proof-of-learning"
-    static let version = "1.0.0"
+    static let version = "1.1.0"
     static let configSchema = """
         {"type": "object", "additionalProperties": false, "properties": {
-          "documents": {"type": "integer", "minimum": 16, "maximum": 1000000, "default": 900,
+          "documents": {"type": "integer", "minimum": 16, "maximum": 1000000, "default": 300,
             "description": "Documents that are drawn."},
           "least_documents": {"type": "integer", "minimum": 8, "maximum": 1000000, "default": 128,
             "description": "With fewer documents nothing is decided: the verdict is defer."},
@@ -23,7 +23,7 @@ final class ProofOfLearning: Gate {
             "description": "What no slice's improvement may fall below."},
           "slice_confidence_ppm": {"type": "integer", "minimum": 500000, "maximum": 999900, "default": 950000,
             "description": "One-sided confidence of each slice's bound."},
-          "resamples": {"type": "integer", "minimum": 200, "maximum": 100000, "default": 4000,
+          "resamples": {"type": "integer", "minimum": 200, "maximum": 100000, "default": 10000,
             "description": "Bootstrap resamples."},
           "band_ppm": {"type": "integer", "minimum": 1, "maximum": 100000, "default": 50,
             "description": "A bound this close to its threshold is decided on the reference path."},
@@ -37,9 +37,9 @@ final class ProofOfLearning: Gate {
 
     init(host: HostServices, config: String) throws(PluginError) {
         let settings = try Settings(config)
-        wanted = Int(settings.integer("documents", default: 900))
+        wanted = Int(settings.integer("documents", default: 300))
         least = Int(settings.integer("least_documents", default: 128))
-        resamples = Int(settings.integer("resamples", default: 4000))
+        resamples = Int(settings.integer("resamples", default: 10_000))
         // Billionths from here on.
         delta = settings.integer("delta_ppm", default: 1500) * 1000
         floor = settings.integer("floor_ppm", default: -20_000) * 1000

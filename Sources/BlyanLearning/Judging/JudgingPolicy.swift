@@ -34,7 +34,7 @@ package struct JudgingPolicy: Sendable, Equatable {
         self.gates = gates
         self.commitments = commitments
         self.secretNumber = secretNumber
-        judgementsPerShard = 64
+        judgementsPerShard = 32
         stampBits = Self.usualStampBits
     }
 
