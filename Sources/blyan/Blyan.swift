@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import BlyanKernel
+internal import BlyanLearning
 internal import BlyanModel
 internal import BlyanServer
 internal import Foundation
@@ -28,8 +29,11 @@ struct Blyan: ParsableCommand {
     static func main() {
         StandardStreams.ensure()
         signal(SIGPIPE, SIG_IGN)
-        Foundation.exit(
-            execute(Array(CommandLine.arguments.dropFirst()), console: .process, node: nil))
+        let status = execute(
+            Array(CommandLine.arguments.dropFirst()), console: .process, node: nil)
+        // What libraries do at exit would pull the ground from under a gate that does not return.
+        if GateCall.areLeft { _exit(status) }
+        Foundation.exit(status)
     }
 
     /// Runs one command line and gives its exit status.
