@@ -89,6 +89,7 @@ public final class Node: @unchecked Sendable {
             keeping: { candidates.keeps($0) })
         ledger = Ledger(store: store, home: home)
         for repair in store.repairs + ledger.repairs { log("note: \(repair)") }
+        for death in candidates.notes { log("fault: \(death)") }
         if let fault = ledger.fault { log("note: there are no balances: \(fault)") }
         let services = unsafe Kernels.services.merging(GateServices.tables) { own, _ in unsafe own }
         let host = unsafe PluginHost(services: services) { level, plugin, message in
@@ -282,6 +283,9 @@ public final class Node: @unchecked Sendable {
         guard !current.policy.hasSameGates(as: gates) else { return nil }
         return try self.judge(passphrase: passphrase ?? self.passphrase).adoptPolicy()
     }
+
+    /// Before the process ends while commands run that did not end when told: no gate is to blame for that.
+    public func leave() { candidates.leaves() }
 
     /// Gives the home back: keeps what is durable, and writes what was counted.
     public func close() {

@@ -213,6 +213,7 @@ struct Dispatch {
         guard socket.close(cancelling: command.mustHold) else {
             // What still runs uses the store. Leaving it as it is loses nothing that was acknowledged.
             console.note("blyan: left a command that did not end when told")
+            node.leave()
             _exit(1)
         }
         node.close()

@@ -109,6 +109,8 @@ struct ExpertSubmit: NodeCommand {
 
     var walletPassphraseFile: String? { author.walletPassphraseFile }
 
+    var endsCleanly: Bool { true }
+
     func run(_ node: Node, _ console: Console) throws {
         let loaded = try node.model(model.model)
         let tensors = try read(file, name, parent: parent, loaded, node, console)
