@@ -284,6 +284,16 @@ public final class Node: @unchecked Sendable {
         return try self.judge(passphrase: passphrase ?? self.passphrase).adoptPolicy()
     }
 
+    /// Runs what writes payloads before blocks name them: no payload is deleted meanwhile.
+    public func holdingPayloads<R>(_ body: () throws -> R) rethrows -> R {
+        try candidates.holdingPayloads(body)
+    }
+
+    /// Deletes payloads of rejected candidates beyond the budget of bytes and age, as each judgement does.
+    ///
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    public func prunePayloads() throws { try judge().prune() }
+
     /// Before the process ends while commands run that did not end when told: no gate is to blame for that.
     public func leave() { candidates.leaves() }
 

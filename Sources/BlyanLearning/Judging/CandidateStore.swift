@@ -47,10 +47,24 @@ package final class CandidateStore: @unchecked Sendable {
     private var rejected: [Entry] = []
     private var nextNumber = 0
 
-    /// Bytes of payloads of rejected candidates that are kept.
-    package static let byteBudget: Int64 = 1 << 30
-    /// Milliseconds that they are kept for.
-    package static let ageBudget: Int64 = 7 * 24 * 3600 * 1000
+    /// What is kept of rejected candidates.
+    package struct Budget: Sendable {
+        /// Bytes of their payloads.
+        package var bytes: Int64 = 1 << 30
+        /// Milliseconds since they were received.
+        package var milliseconds: Int64 = 7 * 24 * 3600 * 1000
+
+        package init() {}
+    }
+
+    /// What is kept of rejected candidates; the oldest go first.
+    package var budget: Budget {
+        get { lock.withLock { kept } }
+        set { lock.withLock { kept = newValue } }
+    }
+    private var kept = Budget()
+    // Work that writes payloads of which nothing tells yet.
+    private var holders = 0
     private static let suffix = ".json", rejectedSuffix = ".rejected.json"
     private static let format = "blyan-candidate/1"
     /// What the last process left that ended while it asked a gate: for the log.
@@ -61,7 +75,7 @@ package final class CandidateStore: @unchecked Sendable {
     /// If a gate was being asked when the last process ended, that is counted, and its candidate goes to the end of the
     /// queue.
     ///
-    /// - Throws: ``KernelError`` with code `malformed` naming the file that is no candidate; `io`.
+    /// - Throws: ``KernelError`` with code `malformed` naming the file that is no candidate.
     package init(home: URL, now: Int64) throws(KernelError) {
         folder = home.appendingPathComponent("candidates")
         asked = AskedFile(folder: folder)
@@ -76,9 +90,9 @@ package final class CandidateStore: @unchecked Sendable {
                 waiting.append(entry)
             }
         }
-        try countDeath()
+        countDeath()
         waiting = waiting.filter(\.deaths.isEmpty) + waiting.filter { !$0.deaths.isEmpty }
-        prune(now)
+        _ = forget(now)
     }
 
     private func read(_ name: String) throws(KernelError) -> Entry {
@@ -171,24 +185,28 @@ package final class CandidateStore: @unchecked Sendable {
     package func leaves() { asked.remove() }
 
     /// Counts what the last process was doing when it ended.
-    private func countDeath() throws(KernelError) {
-        defer { asked.remove() }
-        guard let (candidate, death) = asked.left else { return }
-        guard let at = waiting.firstIndex(where: { $0.block.hash == candidate }) else { return }
+    private func countDeath() {
+        guard let (candidate, death) = asked.left,
+            let at = waiting.firstIndex(where: { $0.block.hash == candidate })
+        else { return asked.remove() }
         let known = waiting[at].deaths.first { $0.library == death.library }
         // One that was counted already by a process that ended before it could remove the file.
         let isNew = known?.asked != death.asked
         let counted = death.counted((known?.count ?? 0) + (isNew ? 1 : 0), asked: death.asked)
         waiting[at].deaths.removeAll { $0.library == death.library }
         waiting[at].deaths.append(counted)
-        try write(waiting[at])
         notes.append(counted.message(candidate))
+        // A home on a full disk opens all the same; then no gate is asked there, and the next start counts this death.
+        do throws(KernelError) { try write(waiting[at]) } catch {
+            return notes.append(error.message)
+        }
+        asked.remove()
     }
 
     /// Ends a candidate's wait, since its verdict is durable.
     ///
     /// - Parameter isRejected: its payload is kept for a while.
-    package func end(_ candidate: Digest, isRejected: Bool, now: Int64) {
+    package func end(_ candidate: Digest, isRejected: Bool) {
         lock.lock()
         defer { lock.unlock() }
         guard let at = waiting.firstIndex(where: { $0.block.hash == candidate }) else { return }
@@ -203,18 +221,45 @@ package final class CandidateStore: @unchecked Sendable {
         guard unsafe rename(path, folder.appendingPathComponent(name).path) == 0 else { return }
         rejected.append(
             Entry(block: entry.block, router: entry.router, received: entry.received, file: name))
-        prune(now)
     }
 
-    /// Forgets the oldest rejected ones beyond the budget; their payloads go when the home is opened next.
-    private func prune(_ now: Int64) {
+    // MARK: Payloads of rejected ones
+
+    /// Runs what writes payloads and makes blocks or candidates of them: meanwhile no payload is deleted.
+    package func holdingPayloads<R>(_ body: () throws -> R) rethrows -> R {
+        lock.withLock { holders += 1 }
+        defer { lock.withLock { holders -= 1 } }
+        return try body()
+    }
+
+    /// Deletes payloads of the oldest rejected candidates beyond the budget, unless other candidates have them; not while
+    /// ``holdingPayloads(_:)`` runs.
+    ///
+    /// A crash in between leaves payloads that nothing names, which go when the home is opened next.
+    ///
+    /// - Parameters:
+    ///   - now: UTC milliseconds.
+    ///   - remove: deletes a payload that no block names.
+    package func prune(_ now: Int64, _ remove: (Digest) -> Void) {
+        lock.lock()
+        defer { lock.unlock() }
+        guard holders == 0 else { return }
+        let forgotten = forget(now).flatMap(\.blocks).compactMap(\.header.payloadHash)
+        let needed = Set((waiting + rejected).flatMap(\.blocks).compactMap(\.header.payloadHash))
+        for payload in Set(forgotten).subtracting(needed) { remove(payload) }
+    }
+
+    /// Forgets the oldest rejected ones beyond the budget.
+    private func forget(_ now: Int64) -> [Entry] {
         var bytes = rejected.reduce(0) { $0 + $1.bytes }
+        var forgotten: [Entry] = []
         while let oldest = rejected.first,
-            bytes > Self.byteBudget || now - oldest.received > Self.ageBudget
+            bytes > kept.bytes || now - oldest.received > kept.milliseconds
         {
             bytes -= oldest.bytes
             unsafe unlink(folder.appendingPathComponent(oldest.file).path)
-            rejected.removeFirst()
+            forgotten.append(rejected.removeFirst())
         }
+        return forgotten
     }
 }

@@ -88,14 +88,18 @@ package final class Judge: @unchecked Sendable {
             guard let verdict = index.verdicts[entry.block.hash] else { continue }
             candidates.end(
                 entry.block.hash,
-                isRejected: verdict.header.metadata["outcome"]?.string == "reject",
-                now: host.clock())
+                isRejected: verdict.header.metadata["outcome"]?.string == "reject")
         }
     }
 
     /// The verdict block of a candidate, or nil while it was not judged.
     package func verdict(of candidate: Digest) -> Block? {
         lock.withLock { index.verdicts[candidate] }
+    }
+
+    /// Deletes payloads of rejected candidates beyond the budget of bytes and age.
+    package func prune() {
+        candidates.prune(host.clock()) { payload in try? host.store.remove(payload: payload) }
     }
 
     // MARK: Judging
@@ -378,7 +382,8 @@ package final class Judge: @unchecked Sendable {
                 throw KernelError(.integrity, error.message, hint: error.hint)
             }
             lock.withLock { index.add(verdict) }
-            candidates.end(block.hash, isRejected: !isAccepted, now: now)
+            candidates.end(block.hash, isRejected: !isAccepted)
+            prune()
             lock.withLock { faults[block.hash] = nil }
             for block in record { host.onStored(block) }
             return Judgement(

@@ -76,15 +76,20 @@ extension Node {
         return try Background(yields: true) { [self] in
             let bits =
                 try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
-            let contribution = Contribution(to: model, store: store, plugins: plugins)
-            // The stamp is the expert's, whose hash commits to the router.
-            let router = try trained.result.router.map {
-                try contribution.block(
-                    Miner.router(of: part, in: model.model), $0, key: key, bits: 0, now: Node.now())
+            let block = try holdingPayloads {
+                let contribution = Contribution(to: model, store: store, plugins: plugins)
+                // The stamp is the expert's, whose hash commits to the router.
+                let router = try trained.result.router.map {
+                    try contribution.block(
+                        Miner.router(of: part, in: model.model), $0, key: key, bits: 0,
+                        now: Node.now())
+                }
+                let block = try contribution.block(
+                    part, trained.result.tensors, with: router, key: key, bits: bits,
+                    now: Node.now())
+                try judge.submit(block, router: router)
+                return block
             }
-            let block = try contribution.block(
-                part, trained.result.tensors, with: router, key: key, bits: bits, now: Node.now())
-            try judge.submit(block, router: router)
             trained.miner.end()
             return try judge.judge(block.hash)
         }.value()

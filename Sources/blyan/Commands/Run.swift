@@ -89,6 +89,15 @@ struct Run: NodeCommand {
             }
         }
         hangup.resume()
+        // By age they go without a judgement too.
+        let pruning = DispatchSource.makeTimerSource(queue: .global())
+        pruning.schedule(deadline: .now() + 3600, repeating: 3600)
+        pruning.setEventHandler {
+            do { try node.prunePayloads() } catch {
+                log("payloads of rejected candidates stay: \(error)")
+            }
+        }
+        pruning.resume()
         let isOver = Mutex(false)
         let scrubbed = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
@@ -110,7 +119,7 @@ struct Run: NodeCommand {
         scrubbed.wait()
         try mining?.value()
         try judging?.value()
-        withExtendedLifetime(hangup) {}
+        withExtendedLifetime((hangup, pruning)) {}
         log("stopping; commands under way are ended")
     }
 
