@@ -1,5 +1,6 @@
 import BlyanKernel
 import BlyanLearning
+import BlyanModel
 import BlyanServer
 import Foundation
 import Synchronization
@@ -92,6 +93,26 @@ import Testing
         #expect(fault(judge, block)?.message.contains("is still at candidate") == true)
         usleep(3_000_000)
         #expect(try judge.judge(block.hash).outcome == .accept)
+    }
+
+    @Test func whoWaitsForAnotherJudgementCanBeStopped() throws {
+        let (shop, gate, block) = try shop(limit: 3_600_000)
+        let judge = try shop.node.judge()
+        try gate.will(.busy)
+        let isOver = Mutex(false)
+        let first = Cancellation.$current.withValue(Cancellation { isOver.withLock { $0 } }) {
+            Background { _ = try judge.judge(block.hash) }
+        }
+        while !FileManager.default.fileExists(atPath: shop.home.askedFile) { usleep(5000) }
+        let taken = seconds {
+            Cancellation.$current.withValue(Cancellation { true }) {
+                let error = #expect(throws: KernelError.self) { try judge.judge(block.hash) }
+                #expect(error?.code == .cancelled)
+            }
+        }
+        #expect(taken < 1, "\(taken) s")
+        isOver.withLock { $0 = true }
+        #expect(throws: KernelError.self) { try first.value() }
     }
 
     @Test func theNodeServesAndStopsBesideAGateThatHangs() throws {

@@ -138,7 +138,11 @@ package final class Judge: @unchecked Sendable {
     /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
     ///   `cancelled` on request; what reading model and text or appending throws.
     package func judge(_ candidate: Digest) throws -> Judgement {
-        judging.lock()
+        // Another judgement may take an hour: whoever waits for it can be told to stop.
+        while !judging.try() {
+            try Cancellation.check()
+            usleep(20_000)
+        }
         defer { judging.unlock() }
         guard let entry = candidates.queue.first(where: { $0.block.hash == candidate }) else {
             throw KernelError(.notFound, "no candidate \(candidate) waits for a verdict")
