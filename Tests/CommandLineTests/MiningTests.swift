@@ -117,7 +117,8 @@ import Testing
         #expect(made.status == 0, "\(made.error)")
         for words in [
             "trained   layer0.expert0 and layer0.router, 3 steps", "serves    ",
-            "verdict   accepted",
+            "verdict   accepted", "gate      structure, layer0.router: accept",
+            "gate      structure: accept",
         ] {
             #expect(made.output.contains(words), "\(made.output)")
         }
