@@ -89,6 +89,7 @@ public final class Node: @unchecked Sendable {
             keeping: { candidates.keeps($0) })
         ledger = Ledger(store: store, home: home)
         for repair in store.repairs + ledger.repairs { log("note: \(repair)") }
+        for death in candidates.notes { log("fault: \(death)") }
         if let fault = ledger.fault { log("note: there are no balances: \(fault)") }
         let services = unsafe Kernels.services.merging(GateServices.tables) { own, _ in unsafe own }
         let host = unsafe PluginHost(services: services) { level, plugin, message in
@@ -282,6 +283,19 @@ public final class Node: @unchecked Sendable {
         guard !current.policy.hasSameGates(as: gates) else { return nil }
         return try self.judge(passphrase: passphrase ?? self.passphrase).adoptPolicy()
     }
+
+    /// Runs what writes payloads before blocks name them: no payload is deleted meanwhile.
+    public func holdingPayloads<R>(_ body: () throws -> R) rethrows -> R {
+        try candidates.holdingPayloads(body)
+    }
+
+    /// Deletes payloads of rejected candidates beyond the budget of bytes and age, as each judgement does.
+    ///
+    /// - Throws: ``KernelError`` if log or index are damaged.
+    public func prunePayloads() throws { try judge().prune() }
+
+    /// Before the process ends while commands run that did not end when told: no gate is to blame for that.
+    public func leave() { candidates.leaves() }
 
     /// Gives the home back: keeps what is durable, and writes what was counted.
     public func close() {

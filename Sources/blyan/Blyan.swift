@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import BlyanKernel
+internal import BlyanLearning
 internal import BlyanModel
 internal import BlyanServer
 internal import Foundation
@@ -28,8 +29,11 @@ struct Blyan: ParsableCommand {
     static func main() {
         StandardStreams.ensure()
         signal(SIGPIPE, SIG_IGN)
-        Foundation.exit(
-            execute(Array(CommandLine.arguments.dropFirst()), console: .process, node: nil))
+        let status = execute(
+            Array(CommandLine.arguments.dropFirst()), console: .process, node: nil)
+        // What libraries do at exit would pull the ground from under a gate that does not return.
+        if GateCall.areLeft { _exit(status) }
+        Foundation.exit(status)
     }
 
     /// Runs one command line and gives its exit status.
@@ -209,6 +213,7 @@ struct Dispatch {
         guard socket.close(cancelling: command.mustHold) else {
             // What still runs uses the store. Leaving it as it is loses nothing that was acknowledged.
             console.note("blyan: left a command that did not end when told")
+            node.leave()
             _exit(1)
         }
         node.close()

@@ -19,7 +19,8 @@ extension Console {
 
     private func json(_ gate: VerdictDocument.Gate) -> JSONValue {
         .object([
-            "name": .string(gate.name), "version": .string(gate.version),
+            "name": .string(gate.name), "part": .string(gate.part),
+            "version": .string(gate.version),
             "outcome": .string(gate.outcome), "reason": .string(gate.reason),
             "evidence": gate.evidence,
         ])
@@ -45,7 +46,8 @@ extension Console {
 
     /// A gate's line, and lines of what its evidence holds of improvements.
     func print(_ gate: VerdictDocument.Gate) throws {
-        try print("gate      \(gate.name): \(gate.outcome) \(gate.reason)")
+        let part = gate.part.isEmpty ? "" : ", \(gate.part)"
+        try print("gate      \(gate.name)\(part): \(gate.outcome) \(gate.reason)")
         func percent(_ value: JSONValue?) -> String? {
             value?.int.map { ($0 >= 0 ? "+" : "") + (Double($0) / 1e7).formatted(2) + " %" }
         }

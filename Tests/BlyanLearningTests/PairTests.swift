@@ -3,6 +3,7 @@ import BlyanLearning
 import BlyanModel
 import BlyanServer
 import Foundation
+import Synchronization
 import Testing
 
 /// What is judged is the pair: an expert, and the change of its layer's router that goes with it.
@@ -86,5 +87,92 @@ import Testing
         let twin = try home.block(home.tensors(router).mapped { $3 * 1.02 }, part: router, bits: 0)
         #expect(refusal(block, twin).contains("does not stand where it claims"))
         #expect(refusal(block, changed) == "taken")
+    }
+
+    // MARK: Mined
+
+    private func training(steps: Int, isWithRouter: Bool = true) -> Node.Training {
+        var options = TrainingOptions(steps: steps)
+        options.batch = 8
+        options.sequence = 64
+        options.rate = 2e-3
+        return Node.Training(options, threads: 2, isWithRouter: isWithRouter)
+    }
+
+    private func text(_ home: JudgedHome) throws -> TrainingText {
+        try TrainingText(
+            JudgedHome.text, name: "text", tokenizer: home.node.model(nil).tokenizer)
+    }
+
+    @Test func aRouterIsMinedAlongWithItsExpert() throws {
+        let home = try JudgedHome()
+        let model = try home.node.model(nil)
+        let (before, own) = try (home.tensors(router), home.tensors())
+        let alone = try home.node.train(
+            JudgedHome.part, of: model, on: text(home), training(steps: 40, isWithRouter: false)
+        ) { _ in }.result
+        #expect(alone.router == nil)
+        let trained = try home.node.train(
+            JudgedHome.part, of: model, on: text(home), training(steps: 40)
+        ) { _ in }
+        let found = try #require(trained.result.router)
+        #expect(
+            found.map(\.name) == before.map(\.name) && trained.result.tensors.count == own.count)
+        #expect(found.map(\.values) != before.map(\.values))
+        #expect(trained.result.tensors.map(\.values) != own.map(\.values))
+        let losses = try [trained.result.before, trained.result.after].map { try #require($0) }
+        #expect(losses[1] < losses[0] && trained.result.before == alone.before)
+        let made = try home.node.submit(
+            JudgedHome.part, trained, to: model, key: home.node.signingKey(), passphrase: nil)
+        #expect(made.outcome == .accept, "\(made.reason) \(made.gates)")
+        #expect(made.gates.map(\.part) == [router, "", router, "", router, ""])
+        let parts = try home.node.model(nil).model.parts
+        #expect(
+            parts[JudgedHome.part] == made.candidate.hash
+                && parts[router] != model.model.parts[router])
+        #expect(try home.node.judge().audit(#require(made.verdict)).differences == [])
+        // Rounded to what the router is stored as.
+        let stored = try home.tensors(router).flatMap(\.values)
+        #expect(zip(stored, found.flatMap(\.values)).allSatisfy { abs($0 - $1) <= 0.01 * abs($1) })
+    }
+
+    /// An interrupted training of a pair goes on with both parts, and not with what an expert alone had come to.
+    @Test func aPairThatWasInterruptedGoesOn() throws {
+        let home = try JudgedHome(gates: [("structure", "")], pool: [])
+        let model = try home.node.model(nil)
+        let text = try text(home)
+        struct Stop: Error {}
+        func train(_ isWithRouter: Bool, until last: Int) throws -> (at: Int, Miner.Result?) {
+            let at = Mutex(0)
+            do {
+                let result = try home.node.train(
+                    JudgedHome.part, of: model, on: text,
+                    training(steps: 6, isWithRouter: isWithRouter)
+                ) { news in
+                    if case .resumed(let step) = news { at.withLock { $0 = step } }
+                    if case .step(let made) = news, made.step == last, last < 6 { throw Stop() }
+                }.result
+                return (at.withLock { $0 }, result)
+            } catch is Stop {
+                return (at.withLock { $0 }, nil)
+            }
+        }
+        let whole = try #require(try train(true, until: 6).1)
+        #expect(try train(false, until: 4).1 == nil)
+        #expect(try train(true, until: 3).at == 0)
+        let (at, result) = try train(true, until: 6)
+        #expect(at == 3)
+        #expect(result?.tensors.map(\.values) == whole.tensors.map(\.values))
+        #expect(result?.router?.map(\.values) == whole.router?.map(\.values))
+        #expect(try train(false, until: 6).at == 4)
+    }
+
+    @Test func whatHasNoRouterIsNamed() throws {
+        let home = try JudgedHome(gates: [("structure", "")], pool: [])
+        let model = try home.node.model(nil)
+        let error = #expect(throws: ModelError.self) {
+            try home.node.train(router, of: model, on: text(home), training(steps: 1)) { _ in }
+        }
+        #expect(error?.message.contains("\(router) is a router itself") == true)
     }
 }

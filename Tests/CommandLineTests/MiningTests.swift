@@ -86,6 +86,52 @@ import Testing
         #expect(again.terminationStatus == 1)
     }
 
+    @Test func aRouterIsMinedAlongWithItsExpert() throws {
+        let (home, text) = try home()
+        let arguments = [
+            "mine", "--expert", "layer0.expert0", "--with-router", "--data", text, "--rehearse",
+            "0",
+        ]
+        // Stopped, it goes on with both.
+        let (output, error) = (
+            home.scratch.appendingPathComponent("mine.out"),
+            home.scratch.appendingPathComponent("mine.err")
+        )
+        let long = arguments + ["--steps", "100000"]
+        let training = home.folder.appendingPathComponent("training").path
+        var kept: [String] = []
+        for seconds in 2..<12 where !kept.contains(where: { $0.hasSuffix("+router.training") }) {
+            let process = try home.start(long, output: output, error: error)
+            usleep(UInt32(seconds) * 1_000_000)
+            kill(process.processIdentifier, SIGINT)
+            process.waitUntilExit()
+            #expect(process.terminationReason == .exit && process.terminationStatus == 1)
+            kept = (try? FileManager.default.contentsOfDirectory(atPath: training)) ?? []
+        }
+        let again = try home.start(long, output: output, error: error)
+        let step = try wait(for: "going on after step ", 1, in: error, while: again)[0]
+        #expect(Int(step) ?? 0 > 0)
+        kill(again.processIdentifier, SIGTERM)
+        again.waitUntilExit()
+        let made = try home.run(arguments + ["--steps", "3"])
+        #expect(made.status == 0, "\(made.error)")
+        for words in [
+            "trained   layer0.expert0 and layer0.router, 3 steps", "serves    ",
+            "verdict   accepted", "gate      structure, layer0.router: accept",
+            "gate      structure: accept",
+        ] {
+            #expect(made.output.contains(words), "\(made.output)")
+        }
+        for part in ["layer0.expert0", "layer0.router"] {
+            #expect(try home.succeed("expert", "show", part).contains("1.1.0"), "\(part)")
+        }
+        #expect(!(try home.succeed("expert", "show", "layer0.expert1").contains("1.1.0")))
+        try home.fail(
+            "mine", "--expert", "layer0.router", "--with-router", "--data", text,
+            naming: ["layer0.router", "--with-router"])
+        try home.succeed("chain", "verify")
+    }
+
     @Test func whatIsMissingIsToldBeforeTheNodeServes() throws {
         let (home, text) = try home()
         try home.fail("run", "--mine", "/nowhere", naming: ["/nowhere"])

@@ -80,19 +80,13 @@ internal import Synchronization
     ) throws(KernelError) {
         let start = ContinuousClock.now
         callCount.add(1, ordering: .relaxed)
-        defer {
-            if let limit = manifest.callMilliseconds,
-                ContinuousClock.now - start > .milliseconds(limit)
-            {
-                overrunCount.add(1, ordering: .relaxed)
-            }
-        }
-        do throws(KernelError) {
+        let result = Result { () throws(KernelError) in
             try Self.require(function, of: manifest, body)
-        } catch {
-            faultCount.add(1, ordering: .relaxed)
-            throw error
         }
+        if case .failure = result { faultCount.add(1, ordering: .relaxed) }
+        let limit = manifest.callMilliseconds.map { Duration.milliseconds($0) }
+        if let limit, .now - start > limit { overrunCount.add(1, ordering: .relaxed) }
+        try result.get()
     }
 
     private static func require(

@@ -300,6 +300,17 @@ extension ChainStore {
         }
     }
 
+    /// Deletes a payload, unless a block names it or is about to; after a cut of the log none, as at the start.
+    ///
+    /// - Throws: ``KernelError`` if the index is damaged; then it stays.
+    public func remove(payload: Digest) throws(KernelError) {
+        lock.lock()
+        defer { lock.unlock() }
+        let isBusy = failure != nil || pending.values.contains { $0.header.payloadHash == payload }
+        guard !isBusy, !log.hasCuts, try !index.knows(payload: payload) else { return }
+        unsafe unlink(payloads.path(of: payload))
+    }
+
     /// The next block's place: its index and previous hash for a linear chain.
     public func next(on chain: String) -> (index: Int64, previous: Digest?) {
         lock.withLock {

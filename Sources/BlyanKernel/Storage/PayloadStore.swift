@@ -48,10 +48,9 @@ public final class PayloadStore: Sendable {
         let parent = "\(folder)/\(hash.description.prefix(2))"
         if contains(hash, size: size), (try? fileHash(final)) == hash {
             unsafe unlink(temporary)
-            try disk.sync(folder: parent)
-            return
+        } else {
+            try disk.rename(temporary, to: final)
         }
-        try disk.rename(temporary, to: final)
         try disk.sync(folder: parent)
     }
 

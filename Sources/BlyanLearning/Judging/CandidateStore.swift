@@ -17,6 +17,8 @@ package final class CandidateStore: @unchecked Sendable {
         package let router: Block?
         /// UTC milliseconds.
         package let received: Int64
+        /// Gates that were being asked about it when the node ended, and did not answer since.
+        package internal(set) var deaths: [GateDeath] = []
         fileprivate let file: String
 
         /// All blocks that stand nowhere yet, each after those that it depends on.
@@ -24,29 +26,62 @@ package final class CandidateStore: @unchecked Sendable {
         var bytes: Int64 {
             blocks.reduce(0) { $0.addingReportingOverflow($1.header.payloadSize).partialValue }
         }
+
+        fileprivate var json: JSONValue {
+            var value: [String: JSONValue] = [
+                "format": .string(CandidateStore.format), "received": .int(received),
+                "block": .string(String(decoding: block.line, as: UTF8.self)),
+            ]
+            if let router {
+                value["router"] = .string(String(decoding: router.line, as: UTF8.self))
+            }
+            if !deaths.isEmpty { value["deaths"] = .array(deaths.map(\.json)) }
+            return .object(value)
+        }
     }
 
     private let folder: URL
+    private let asked: AskedFile
     private let lock = NSLock()
     private var waiting: [Entry] = []
     private var rejected: [Entry] = []
     private var nextNumber = 0
 
-    /// Bytes of payloads of rejected candidates that are kept.
-    package static let byteBudget: Int64 = 1 << 30
-    /// Milliseconds that they are kept for.
-    package static let ageBudget: Int64 = 7 * 24 * 3600 * 1000
+    /// What is kept of rejected candidates.
+    package struct Budget: Sendable {
+        /// Bytes of their payloads.
+        package var bytes: Int64 = 1 << 30
+        /// Milliseconds since they were received.
+        package var milliseconds: Int64 = 7 * 24 * 3600 * 1000
+
+        package init() {}
+    }
+
+    /// What is kept of rejected candidates; the oldest go first.
+    package var budget: Budget {
+        get { lock.withLock { kept } }
+        set { lock.withLock { kept = newValue } }
+    }
+    private var kept = Budget()
+    // Work that writes payloads of which nothing tells yet.
+    private var holders = 0
     private static let suffix = ".json", rejectedSuffix = ".rejected.json"
     private static let format = "blyan-candidate/1"
+    /// What the last process left that ended while it asked a gate: for the log.
+    package private(set) var notes: [String] = []
 
     /// Reads what waits in a home, and forgets rejected ones beyond the budget.
+    ///
+    /// If a gate was being asked when the last process ended, that is counted, and its candidate goes to the end of the
+    /// queue.
     ///
     /// - Throws: ``KernelError`` with code `malformed` naming the file that is no candidate.
     package init(home: URL, now: Int64) throws(KernelError) {
         folder = home.appendingPathComponent("candidates")
+        asked = AskedFile(folder: folder)
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         for name in names.sorted() {
-            guard name.hasSuffix(Self.suffix) else { continue }
+            guard name.hasSuffix(Self.suffix), name != AskedFile.name else { continue }
             nextNumber = max(nextNumber, (Int(name.prefix(12)) ?? 0) + 1)
             let entry = try read(name)
             if name.hasSuffix(Self.rejectedSuffix) {
@@ -55,7 +90,9 @@ package final class CandidateStore: @unchecked Sendable {
                 waiting.append(entry)
             }
         }
-        prune(now)
+        countDeath()
+        waiting = waiting.filter(\.deaths.isEmpty) + waiting.filter { !$0.deaths.isEmpty }
+        _ = forget(now)
     }
 
     private func read(_ name: String) throws(KernelError) -> Entry {
@@ -69,9 +106,13 @@ package final class CandidateStore: @unchecked Sendable {
         }
         var router: Block?
         if let line = value["router"]?.string { router = try Block(parsing: Array(line.utf8)) }
-        return Entry(
+        var entry = Entry(
             block: try Block(parsing: Array(line.utf8)), router: router, received: received,
             file: name)
+        if case .array(let deaths)? = value["deaths"] {
+            entry.deaths = deaths.compactMap { GateDeath($0) }
+        }
+        return entry
     }
 
     /// Candidates that wait, first come first.
@@ -102,22 +143,70 @@ package final class CandidateStore: @unchecked Sendable {
         let number =
             String(repeating: "0", count: max(0, 12 - "\(nextNumber)".count)) + "\(nextNumber)"
         let name = "\(number)-\(block.hash)\(Self.suffix)"
-        var value: [String: JSONValue] = [
-            "format": .string(Self.format), "received": .int(received),
-            "block": .string(String(decoding: block.line, as: UTF8.self)),
-        ]
-        if let router { value["router"] = .string(String(decoding: router.line, as: UTF8.self)) }
-        try DurableFile.write(
-            JSONValue.object(value).canonical(), to: folder.appendingPathComponent(name),
-            mode: 0o600)
+        let entry = Entry(block: block, router: router, received: received, file: name)
+        try write(entry)
         nextNumber += 1
-        waiting.append(Entry(block: block, router: router, received: received, file: name))
+        waiting.append(entry)
+    }
+
+    private func write(_ entry: Entry) throws(KernelError) {
+        try DurableFile.write(
+            entry.json.canonical(), to: folder.appendingPathComponent(entry.file), mode: 0o600)
+    }
+
+    // MARK: Gates that are asked
+
+    /// Notes which gate is asked about a candidate, until ``answers(_:about:)`` or ``leaves()``.
+    ///
+    /// - Parameter now: UTC milliseconds.
+    /// - Throws: ``KernelError`` with code `io`; then it must not be asked.
+    func asks(_ gate: LoadedPlugin, about candidate: Digest, now: Int64) throws(KernelError) {
+        try asked.write(
+            candidate,
+            GateDeath(
+                gate: gate.manifest.name, version: gate.manifest.version, library: gate.sha256,
+                count: 1, asked: now))
+    }
+
+    /// The gate is back: what it did to the node before does not count any more.
+    func answers(_ gate: LoadedPlugin, about candidate: Digest) {
+        asked.remove()
+        lock.lock()
+        defer { lock.unlock() }
+        guard let at = waiting.firstIndex(where: { $0.block.hash == candidate }),
+            waiting[at].deaths.contains(where: { $0.library == gate.sha256 })
+        else { return }
+        waiting[at].deaths.removeAll { $0.library == gate.sha256 }
+        // Where that fails the next start counts one that is over: then it is asked a time too few, and said so.
+        try? write(waiting[at])
+    }
+
+    /// No gate is asked any more, also if one did not answer: the node ends on purpose, or the call was left.
+    package func leaves() { asked.remove() }
+
+    /// Counts what the last process was doing when it ended.
+    private func countDeath() {
+        guard let (candidate, death) = asked.left,
+            let at = waiting.firstIndex(where: { $0.block.hash == candidate })
+        else { return asked.remove() }
+        let known = waiting[at].deaths.first { $0.library == death.library }
+        // One that was counted already by a process that ended before it could remove the file.
+        let isNew = known?.asked != death.asked
+        let counted = death.counted((known?.count ?? 0) + (isNew ? 1 : 0), asked: death.asked)
+        waiting[at].deaths.removeAll { $0.library == death.library }
+        waiting[at].deaths.append(counted)
+        notes.append(counted.message(candidate))
+        // A home on a full disk opens all the same; then no gate is asked there, and the next start counts this death.
+        do throws(KernelError) { try write(waiting[at]) } catch {
+            return notes.append(error.message)
+        }
+        asked.remove()
     }
 
     /// Ends a candidate's wait, since its verdict is durable.
     ///
     /// - Parameter isRejected: its payload is kept for a while.
-    package func end(_ candidate: Digest, isRejected: Bool, now: Int64) {
+    package func end(_ candidate: Digest, isRejected: Bool) {
         lock.lock()
         defer { lock.unlock() }
         guard let at = waiting.firstIndex(where: { $0.block.hash == candidate }) else { return }
@@ -132,18 +221,45 @@ package final class CandidateStore: @unchecked Sendable {
         guard unsafe rename(path, folder.appendingPathComponent(name).path) == 0 else { return }
         rejected.append(
             Entry(block: entry.block, router: entry.router, received: entry.received, file: name))
-        prune(now)
     }
 
-    /// Forgets the oldest rejected ones beyond the budget; their payloads go when the home is opened next.
-    private func prune(_ now: Int64) {
+    // MARK: Payloads of rejected ones
+
+    /// Runs what writes payloads and makes blocks or candidates of them: meanwhile no payload is deleted.
+    package func holdingPayloads<R>(_ body: () throws -> R) rethrows -> R {
+        lock.withLock { holders += 1 }
+        defer { lock.withLock { holders -= 1 } }
+        return try body()
+    }
+
+    /// Deletes payloads of the oldest rejected candidates beyond the budget, unless other candidates have them; not while
+    /// ``holdingPayloads(_:)`` runs.
+    ///
+    /// A crash in between leaves payloads that nothing names, which go when the home is opened next.
+    ///
+    /// - Parameters:
+    ///   - now: UTC milliseconds.
+    ///   - remove: deletes a payload that no block names.
+    package func prune(_ now: Int64, _ remove: (Digest) -> Void) {
+        lock.lock()
+        defer { lock.unlock() }
+        guard holders == 0 else { return }
+        let forgotten = forget(now).flatMap(\.blocks).compactMap(\.header.payloadHash)
+        let needed = Set((waiting + rejected).flatMap(\.blocks).compactMap(\.header.payloadHash))
+        for payload in Set(forgotten).subtracting(needed) { remove(payload) }
+    }
+
+    /// Forgets the oldest rejected ones beyond the budget.
+    private func forget(_ now: Int64) -> [Entry] {
         var bytes = rejected.reduce(0) { $0 + $1.bytes }
+        var forgotten: [Entry] = []
         while let oldest = rejected.first,
-            bytes > Self.byteBudget || now - oldest.received > Self.ageBudget
+            bytes > kept.bytes || now - oldest.received > kept.milliseconds
         {
             bytes -= oldest.bytes
             unsafe unlink(folder.appendingPathComponent(oldest.file).path)
-            rejected.removeFirst()
+            forgotten.append(rejected.removeFirst())
         }
+        return forgotten
     }
 }

@@ -3,6 +3,7 @@ package import BlyanKernel
 package import BlyanModel
 internal import CBlyanPlugin
 internal import Foundation
+internal import Synchronization
 
 // Safe and Sendable: the table is static and belongs to the plugin that is held.
 /// A gate as the judge uses it: a typed call, and nothing believed that was not checked.
@@ -34,13 +35,26 @@ internal import Foundation
         unsafe self.table = table
     }
 
-    /// Asks the gate.
+    /// Asks the gate, for as long as its manifest's `limits.call_milliseconds` allow.
     ///
-    /// - Throws: ``KernelError`` naming the gate: a fault, which is never a reject.
+    /// Any thread; calls of one instance wait for each other. A call that takes too long is left, see ``GateCall``.
+    ///
+    /// - Throws: ``KernelError`` naming the gate: a fault, which is never a reject; with code `cancelled` on request.
     package func judge(_ subject: JudgedSubject, header: JSONValue, context: JSONValue)
         throws(KernelError)
         -> Answer
     {
+        let candidate = context["candidate"]?.string ?? ""
+        return try GateCall.run(plugin, about: candidate) { [self] call throws(KernelError) in
+            try subject.serves(call) { () throws(KernelError) in
+                try ask(subject, call, header: header, context: context)
+            }
+        }
+    }
+
+    private func ask(
+        _ subject: JudgedSubject, _ call: GateCall, header: JSONValue, context: JSONValue
+    ) throws(KernelError) -> Answer {
         let room = AlignedBuffer<CChar>(count: Self.evidenceLimit)
         var verdict = unsafe blyan_verdict()
         unsafe verdict.struct_size = UInt32(MemoryLayout<blyan_verdict>.size)
@@ -49,7 +63,7 @@ internal import Foundation
         unsafe verdict.evidence = room.pointer
         let (head, facts) = (header.canonical(), context.canonical())
         let instance = unsafe plugin.instance
-        try unsafe subject.lend { payload, parent throws(KernelError) in
+        try unsafe subject.lend(to: call) { payload, parent throws(KernelError) in
             try plugin.call("judge") { error in
                 unsafe head.withUnsafeBufferPointer { head in
                     unsafe facts.withUnsafeBufferPointer { facts in
@@ -125,6 +139,7 @@ package final class JudgedSubject: Sendable {
 
     private let candidate: Bytes
     private let parent: Bytes?
+    private let current = Mutex<GateCall?>(nil)
     /// Nil while the node has no held-out text.
     let evaluator: Evaluator?
     /// What it may look back on.
@@ -143,14 +158,27 @@ package final class JudgedSubject: Sendable {
         self.evaluator = evaluator
     }
 
+    /// The call that a gate asks about it in.
+    var call: GateCall? { current.withLock { $0 } }
+
+    /// Makes a call the one that it is asked about in, and lives as long as `body` runs.
+    func serves<R>(_ call: GateCall, _ body: () throws(KernelError) -> R) throws(KernelError) -> R {
+        current.withLock { $0 = call }
+        defer { withExtendedLifetime(self) {} }
+        return try body()
+    }
+
     /// Both payloads as plugins read them.
     func lend(
+        to call: GateCall,
         _ body: (UnsafePointer<blyan_payload>, UnsafePointer<blyan_payload>?) throws(KernelError) ->
             Void
     ) throws(KernelError) {
-        try unsafe PayloadView(candidate.payload).lend { own throws(KernelError) in
+        try unsafe PayloadView(GatePayload(candidate.payload, for: call)).lend {
+            own throws(KernelError) in
             guard let parent else { return try unsafe body(own, nil) }
-            try unsafe PayloadView(parent.payload).lend { other throws(KernelError) in
+            try unsafe PayloadView(GatePayload(parent.payload, for: call)).lend {
+                other throws(KernelError) in
                 try unsafe body(own, other)
             }
         }

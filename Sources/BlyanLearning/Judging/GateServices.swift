@@ -218,7 +218,12 @@ package enum GateServices {
             return blyan_status(BLYAN_E_ARGUMENT)
         }
         do throws(KernelError) {
-            return try blyan_status(truncatingIfNeeded: body(judged))
+            guard let call = judged.call else {
+                throw KernelError(.limit, "no gate is asked about this candidate")
+            }
+            return try call.serve { () throws(KernelError) in
+                try blyan_status(truncatingIfNeeded: body(judged))
+            }
         } catch let problem {
             unsafe error?.pointee.write(problem.message)
             switch problem.code {

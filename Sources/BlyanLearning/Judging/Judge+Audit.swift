@@ -63,7 +63,7 @@ extension Judge {
         }
         let gates = try run(
             changes, model, policy, document.draw, drawn, received: document.received,
-            history: history(before: verdict), isExact: true)
+            history: history(before: verdict), isAudit: true)
         differences += gateDifferences(document.gates, gates)
         return Audit(verdict: verdict, document: document, gates: gates, differences: differences)
     }

@@ -42,9 +42,11 @@ extension Judge {
         guard block.header.timestamp <= now + 600_000 else {
             throw KernelError(.rule, "candidate \(hash) is of a time that is yet to come")
         }
-        for change in try place(block, router).changes { try checkPayload(change.block) }
-        try host.admit(block.header.miner)
-        try candidates.add(block, router: router, received: now)
+        try candidates.holdingPayloads {
+            for change in try place(block, router).changes { try checkPayload(change.block) }
+            try host.admit(block.header.miner)
+            try candidates.add(block, router: router, received: now)
+        }
     }
 
     /// A block, and the one that it replaces.

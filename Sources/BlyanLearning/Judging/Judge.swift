@@ -74,6 +74,8 @@ package final class Judge: @unchecked Sendable {
     private let judging = NSLock()
     var index: VerdictIndex
     var shards: [Digest: PoolShard] = [:]
+    /// By candidate, what a gate failed with last.
+    private var faults: [Digest: String] = [:]
 
     /// A judge of a home's candidates; those whose verdict is durable already end their wait.
     ///
@@ -86,8 +88,7 @@ package final class Judge: @unchecked Sendable {
             guard let verdict = index.verdicts[entry.block.hash] else { continue }
             candidates.end(
                 entry.block.hash,
-                isRejected: verdict.header.metadata["outcome"]?.string == "reject",
-                now: host.clock())
+                isRejected: verdict.header.metadata["outcome"]?.string == "reject")
         }
     }
 
@@ -96,23 +97,52 @@ package final class Judge: @unchecked Sendable {
         lock.withLock { index.verdicts[candidate] }
     }
 
+    /// Deletes payloads of rejected candidates beyond the budget of bytes and age.
+    package func prune() {
+        candidates.prune(host.clock()) { payload in try? host.store.remove(payload: payload) }
+    }
+
     // MARK: Judging
 
-    /// Judges the candidate that has waited longest.
+    /// Candidates that are judged although nobody asks for it, in their order.
+    package var due: [CandidateStore.Entry] { candidates.queue.filter(isDue) }
+
+    /// Whether a candidate that waits is judged although nobody asks for it: not if a library that is loaded now has
+    /// ended the node again and again while it judged this candidate.
+    package func isDue(_ entry: CandidateStore.Entry) -> Bool {
+        let last = entry.deaths.filter(\.isFinal)
+        // Gates that cannot be loaded are told to whoever judges.
+        guard !last.isEmpty, let gates = try? host.plugins().gates() else { return true }
+        return !gates.contains { gate in last.contains { $0.library == gate.sha256 } }
+    }
+
+    /// Why a candidate that waits has no verdict yet, as far as a gate is to blame: what happened last in this process, or
+    /// that it ended the one before; nil if nothing is known.
+    package func fault(of entry: CandidateStore.Entry) -> String? {
+        let candidate = entry.block.hash
+        return lock.withLock { faults[candidate] }
+            ?? entry.deaths.last.map { $0.message(candidate) }
+    }
+
+    /// Judges the candidate that is due first.
     ///
-    /// - Returns: What came of it, or nil if none waits.
+    /// - Returns: What came of it, or nil if none is due.
     /// - Throws: As ``judge(_:)``.
     package func judgeNext() throws -> Judgement? {
-        guard let first = candidates.queue.first else { return nil }
+        guard let first = due.first else { return nil }
         return try judge(first.block.hash)
     }
 
-    /// Judges a candidate that waits, and writes the outcome; with defer it waits on.
+    /// Judges a candidate that waits, due or not, and writes the outcome; with defer it waits on.
     ///
-    /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; what reading
-    ///   model and text or appending throws.
+    /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
+    ///   `cancelled` on request; what reading model and text or appending throws.
     package func judge(_ candidate: Digest) throws -> Judgement {
-        judging.lock()
+        // Another judgement may take an hour: whoever waits for it can be told to stop.
+        while !judging.try() {
+            try Cancellation.check()
+            usleep(20_000)
+        }
         defer { judging.unlock() }
         guard let entry = candidates.queue.first(where: { $0.block.hash == candidate }) else {
             throw KernelError(.notFound, "no candidate \(candidate) waits for a verdict")
@@ -150,11 +180,12 @@ package final class Judge: @unchecked Sendable {
 
     /// Asks the gates in order until one does not accept; each about the router first, where one goes with the candidate.
     ///
-    /// - Parameter isExact: every loss is one of the reference path, also where a gate asks for the fast one.
+    /// - Parameter isAudit: nothing waits for the answers, and every loss is one of the reference path, also where a gate
+    ///   asks for the fast one.
     func run(
         _ changes: [Change], _ model: CatalogModel, _ policy: JudgingPolicy,
         _ draw: VerdictDocument.Draw?, _ shard: PoolShard?, received: Int64,
-        history: JudgingHistory, isExact: Bool = false
+        history: JudgingHistory, isAudit: Bool = false
     ) throws -> [VerdictDocument.Gate] {
         let loaded = try host.model(model)
         let evaluator = shard.flatMap { shard in
@@ -162,7 +193,7 @@ package final class Judge: @unchecked Sendable {
                 Evaluator(
                     model: loaded, blocks: changes.map(\.block), shard: shard, seed: draw.seed,
                     threads: host.threads, cache: cache,
-                    library: isExact ? nil : GemmLibrary.openBLAS())
+                    library: isAudit ? nil : GemmLibrary.openBLAS())
             }
         }
         let subjects = try changes.map { change in
@@ -186,7 +217,9 @@ package final class Judge: @unchecked Sendable {
                     "received": .int(received), "seed": .string(draw?.seed.description ?? ""),
                 ]
                 if !isCandidate { context["with"] = .string(candidate.header.expertName) }
-                let answer = try ask(plugin, subject, change.block, .object(context))
+                let answer = try ask(
+                    plugin, subject, change.block, .object(context),
+                    waiting: isAudit ? nil : candidate.hash)
                 answers.append(
                     VerdictDocument.Gate(
                         part: isCandidate ? "" : change.block.header.expertName,
@@ -199,20 +232,43 @@ package final class Judge: @unchecked Sendable {
         return answers
     }
 
+    /// Asks a gate.
+    ///
+    /// - Parameter candidate: the one that waits for the answer: if the node ends meanwhile, the next start knows by which
+    ///   gate.
     private func ask(
-        _ plugin: LoadedPlugin, _ subject: JudgedSubject, _ block: Block, _ context: JSONValue
+        _ plugin: LoadedPlugin, _ subject: JudgedSubject, _ block: Block, _ context: JSONValue,
+        waiting candidate: Digest?
     ) throws -> GatePlugin.Answer {
         guard let header = try? JSONValue(parsing: block.header.canonical()) else {
             throw KernelError(.malformed, "the header of candidate \(block.hash) is no JSON")
         }
+        if let candidate { try candidates.asks(plugin, about: candidate, now: host.clock()) }
         do throws(KernelError) {
-            return try GatePlugin(plugin).judge(subject, header: header, context: context)
+            let answer = try GatePlugin(plugin).judge(subject, header: header, context: context)
+            if let candidate { isBack(plugin, candidate, fault: nil) }
+            return answer
         } catch {
-            throw KernelError(
+            // Whatever a gate says that was told to stop.
+            if candidate != nil, Cancellation.current.isRequested() { candidates.leaves() }
+            try Cancellation.check()
+            let fault = KernelError(
                 error.code,
                 "the gate \(plugin.manifest.name) failed, which is no verdict; the candidate waits: \(error.message)",
                 hint: error.hint)
+            if let candidate { isBack(plugin, candidate, fault: fault) }
+            throw fault
         }
+    }
+
+    /// A gate gave an answer or an error, or its call was left.
+    private func isBack(_ gate: LoadedPlugin, _ candidate: Digest, fault: KernelError?) {
+        if GateCall.fault(of: gate) == nil {
+            candidates.answers(gate, about: candidate)
+        } else {
+            candidates.leaves()
+        }
+        lock.withLock { faults[candidate] = fault?.message }
     }
 
     /// What stood on the chain before a verdict; before the next one, with nil.
@@ -330,7 +386,9 @@ package final class Judge: @unchecked Sendable {
                 throw KernelError(.integrity, error.message, hint: error.hint)
             }
             lock.withLock { index.add(verdict) }
-            candidates.end(block.hash, isRejected: !isAccepted, now: now)
+            candidates.end(block.hash, isRejected: !isAccepted)
+            prune()
+            lock.withLock { faults[block.hash] = nil }
             for block in record { host.onStored(block) }
             return Judgement(
                 candidate: block, outcome: outcome, reason: reason, gates: gates, verdict: verdict,

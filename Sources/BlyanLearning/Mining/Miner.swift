@@ -18,7 +18,7 @@ package struct ServesNothing: Error {
 }
 
 // Unchecked: used by one thread at a time.
-/// Trains one part of a model on somebody's text, and can be interrupted.
+/// Trains one part of a model on somebody's text, alone or along with its layer's router, and can be interrupted.
 package final class Miner: @unchecked Sendable {
     /// How far the training is.
     package struct Progress: Sendable {
@@ -40,6 +40,8 @@ package final class Miner: @unchecked Sendable {
         package let served: Double
         /// The part's tensors as f32.
         package let tensors: [ExpertFile.Tensor]
+        /// Those of the router that was trained along with it; nil if it was trained alone.
+        package let router: [ExpertFile.Tensor]?
         /// Tokens that were predicted in this run, and the seconds that it took.
         package let tokens: Int
         package let seconds: Double
@@ -48,6 +50,7 @@ package final class Miner: @unchecked Sendable {
     private let trainer: Trainer
     private let text: TrainingText
     private let part: String
+    private let router: String?
     private let state: TrainingState
     private let before: Double?
     private let served: Double
@@ -62,6 +65,7 @@ package final class Miner: @unchecked Sendable {
     /// A miner of one part.
     ///
     /// - Parameters:
+    ///   - isWithRouter: the router of the part's layer is trained along with it.
     ///   - folder: where an interrupted training is kept.
     ///   - rehearsal: of the same model by the same options, which is then not made again.
     ///   - onRehearsal: told how many tokens of the rehearsal are made; throws to stop.
@@ -69,8 +73,8 @@ package final class Miner: @unchecked Sendable {
     /// - Throws: ``ModelError`` for a part that is not there or options that make no sense; ``ServesNothing``; what decoding
     ///   the model throws.
     package init(
-        model: LoadedModel, part: String, text: TrainingText, options: TrainingOptions,
-        pool: WorkerPool, folder: URL, isFresh: Bool,
+        model: LoadedModel, part: String, isWithRouter: Bool = false, text: TrainingText,
+        options: TrainingOptions, pool: WorkerPool, folder: URL, isFresh: Bool,
         rehearsal: TokenStream? = nil,
         onRehearsal: @escaping @Sendable (_ made: Int) throws -> Void = { _ in }
     ) throws {
@@ -87,6 +91,7 @@ package final class Miner: @unchecked Sendable {
                 "the model \(model.model.name) has no part \"\(part)\"",
                 hint: "`blyan expert list --model \(model.model.name)` lists them")
         }
+        router = isWithRouter ? try Self.router(of: part, in: model.model) : nil
         let network = try Network(
             Weights(config) { try model.decode($0) },
             multiplier: Multiplier(pool: pool, library: library)
@@ -102,16 +107,19 @@ package final class Miner: @unchecked Sendable {
                     options.rehearsal, by: model, seed: options.seed, threads: pool.threads,
                     onRehearsal)
             : nil
-        trainer = try Trainer(network, parts: [part], options)
+        trainer = try Trainer(network, parts: Set([part] + (router.map { [$0] } ?? [])), options)
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
-        state = try TrainingState(
-            file: folder.appendingPathComponent("\(model.model.meta.hash)-\(part).training"),
-            identity: [
-                "version": model.model.version?.hash.description ?? "", "part": part,
-                "text": text.hash.description,
-                "options": String(decoding: encoder.encode(options), as: UTF8.self),
-            ])
+        var identity = try [
+            "version": model.model.version?.hash.description ?? "", "part": part,
+            "text": text.hash.description,
+            "options": String(decoding: encoder.encode(options), as: UTF8.self),
+        ]
+        identity["router"] = router
+        state = TrainingState(
+            file: folder.appendingPathComponent(
+                "\(model.model.meta.hash)-\(part)\(router == nil ? "" : "+router").training"),
+            identity: identity)
         resumedAt = !isFresh && state.restore(trainer.optimizer) ? trainer.optimizer.steps : 0
     }
 
@@ -152,11 +160,32 @@ package final class Miner: @unchecked Sendable {
         }
         return try Result(
             before: before, after: Self.loss(trainer.network, text), served: served,
-            tensors: trainer.network.weights.ordered(part).map { name, matrix in
-                ExpertFile.Tensor(
-                    name: name, rows: matrix.rows, columns: matrix.columns, values: matrix.values)
-            }, tokens: tokens,
+            tensors: tensors(of: part), router: router.map { try tensors(of: $0) }, tokens: tokens,
             seconds: (clock.now - start).seconds)
+    }
+
+    private func tensors(of part: String) throws -> [ExpertFile.Tensor] {
+        try trainer.network.weights.ordered(part).map { name, matrix in
+            ExpertFile.Tensor(
+                name: name, rows: matrix.rows, columns: matrix.columns, values: matrix.values)
+        }
+    }
+
+    /// The router of a part's layer.
+    ///
+    /// - Throws: ``ModelError`` if there is none, or the part is it.
+    package static func router(of part: String, in model: CatalogModel) throws(ModelError) -> String
+    {
+        let router = "\(part.prefix { $0 != "." }).router"
+        guard router != part else {
+            throw ModelError("\(part) is a router itself", hint: "leave --with-router out")
+        }
+        guard model.document.config.parts.contains(where: { $0.name == router }) else {
+            throw ModelError(
+                "the model \(model.name) has no router \(router) that could be trained along with \(part)",
+                hint: "leave --with-router out")
+        }
+        return router
     }
 
     /// Forgets what an interrupted training would go on with.

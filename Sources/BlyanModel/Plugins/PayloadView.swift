@@ -54,6 +54,7 @@ package final class PayloadView: Sendable {
             switch problem.code {
             case .limit: return blyan_status(BLYAN_E_ARGUMENT)
             case .integrity: return blyan_status(BLYAN_E_INTEGRITY)
+            case .cancelled: return blyan_status(BLYAN_E_CANCELLED)
             default: return blyan_status(BLYAN_E_IO)
             }
         }

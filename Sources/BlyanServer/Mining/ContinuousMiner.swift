@@ -166,8 +166,15 @@ package struct ContinuousMiner {
     /// Judges what this author has submitted before, and was not judged since the node was stopped.
     private func judgeWaiting(_ onNews: @Sendable (News) throws -> Void) throws {
         let judge = try node.judge(passphrase: passphrase)
-        for entry in judge.candidates.queue where entry.block.header.miner == key.publicKey {
-            let made = try Background(yields: true) { try judge.judge(entry.block.hash) }.value()
+        for entry in judge.due where entry.block.header.miner == key.publicKey {
+            let made: Judge.Judgement
+            do {
+                made = try Background(yields: true) { try judge.judge(entry.block.hash) }.value()
+            } catch let error as KernelError where error.code == .notFound {
+                // Somebody else has had it judged meanwhile.
+                guard judge.verdict(of: entry.block.hash) != nil else { throw error }
+                continue
+            }
             if let model = entry.block.header.dependsOn.first {
                 var round = MiningRound(file: roundFile(model))
                 if round.current == entry.block.header.expertName {

@@ -11,11 +11,17 @@ extension Node {
         package var threads: Int
         /// Begins anew even if an interrupted training could go on.
         package var isFresh = false
+        /// Trains the router of the part's layer along with it.
+        package var isWithRouter = false
 
-        package init(_ options: TrainingOptions, threads: Int, isFresh: Bool = false) {
+        package init(
+            _ options: TrainingOptions, threads: Int, isFresh: Bool = false,
+            isWithRouter: Bool = false
+        ) {
             self.options = options
             self.threads = threads
             self.isFresh = isFresh
+            self.isWithRouter = isWithRouter
         }
     }
 
@@ -45,7 +51,8 @@ extension Node {
         let folder = trainingFolder
         return try Background(yields: true) {
             let miner = try Miner(
-                model: model, part: part, text: text, options: training.options,
+                model: model, part: part, isWithRouter: training.isWithRouter, text: text,
+                options: training.options,
                 pool: WorkerPool(threads: training.threads, isBackground: true), folder: folder,
                 isFresh: training.isFresh, rehearsal: rehearsal
             ) { try onNews(.rehearsal($0)) }
@@ -54,7 +61,8 @@ extension Node {
         }.value()
     }
 
-    /// Signs, stamps and submits what was trained, and has it judged; both yield to a chat.
+    /// Signs, stamps and submits what was trained, a router along with its expert as a pair, and has it judged; both yield
+    /// to a chat.
     ///
     /// - Parameters:
     ///   - miner: forgets its interrupted training once the candidate is durable.
@@ -68,9 +76,20 @@ extension Node {
         return try Background(yields: true) { [self] in
             let bits =
                 try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
-            let block = try Contribution(to: model, store: store, plugins: plugins).block(
-                part, trained.result.tensors, key: key, bits: bits, now: Node.now())
-            try judge.submit(block)
+            let block = try holdingPayloads {
+                let contribution = Contribution(to: model, store: store, plugins: plugins)
+                // The stamp is the expert's, whose hash commits to the router.
+                let router = try trained.result.router.map {
+                    try contribution.block(
+                        Miner.router(of: part, in: model.model), $0, key: key, bits: 0,
+                        now: Node.now())
+                }
+                let block = try contribution.block(
+                    part, trained.result.tensors, with: router, key: key, bits: bits,
+                    now: Node.now())
+                try judge.submit(block, router: router)
+                return block
+            }
             trained.miner.end()
             return try judge.judge(block.hash)
         }.value()

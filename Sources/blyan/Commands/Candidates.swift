@@ -13,7 +13,11 @@ struct CandidateCommand: ParsableCommand {
 struct CandidateList: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List the candidates that wait for a verdict, first come first.")
+        abstract: "List the candidates that wait for a verdict, first come first.",
+        discussion: """
+            State: waits; fault, after a gate failed; stopped, if a gate ended the node again and again while it judged \
+            this candidate, which is then judged only on request.
+            """)
 
     @OptionGroup var home: HomeOptions
 
@@ -21,46 +25,118 @@ struct CandidateList: NodeCommand {
     var json = false
 
     func run(_ node: Node, _ console: Console) throws {
-        let queue = try node.judge().candidates.queue
+        let judge = try node.judge()
+        let queue = judge.candidates.queue
+        func state(_ entry: CandidateStore.Entry) -> String {
+            guard judge.isDue(entry) else { return "stopped" }
+            return judge.fault(of: entry) == nil ? "waits" : "fault"
+        }
         if json {
             return try console.printJSON(
                 .array(
-                    queue.map {
+                    queue.map { entry in
                         .object([
-                            "candidate": .string($0.block.hash.description),
-                            "expert": .string($0.block.header.expertName),
-                            "author": .string($0.block.header.miner),
-                            "received": .int($0.received),
+                            "candidate": .string(entry.block.hash.description),
+                            "expert": .string(entry.block.header.expertName),
+                            "author": .string(entry.block.header.miner),
+                            "received": .int(entry.received),
+                            "state": .string(state(entry)),
+                            "fault": .string(judge.fault(of: entry) ?? ""),
+                            "deaths": .array(entry.deaths.map(json)),
                         ])
                     }))
         }
         try console.printTable(
-            [["candidate", "expert", "version", "author"]]
+            [["candidate", "expert", "version", "state", "author"]]
                 + queue.map {
                     [
                         String($0.block.hash.description.prefix(12)), $0.block.header.expertName,
-                        $0.block.header.version, $0.block.header.miner,
+                        $0.block.header.version, state($0), $0.block.header.miner,
                     ]
                 })
+        for entry in queue {
+            guard let fault = judge.fault(of: entry) else { continue }
+            let error = KernelError(
+                .plugin, fault,
+                hint: entry.deaths.last(where: \.isFinal)?.hint(entry.block.hash))
+            console.note(Failure(error, arguments: ["--home", home.home]).text)
+        }
+    }
+
+    private func json(_ death: GateDeath) -> JSONValue {
+        .object([
+            "gate": .string(death.gate), "version": .string(death.version),
+            "library": .string(death.library.description), "count": .int(death.count),
+            "asked": .int(death.asked),
+        ])
     }
 }
 
 struct CandidateJudge: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "judge",
-        abstract: "Judge all candidates that wait: after a fault, or what was deferred.")
+        abstract: "Judge candidates that wait: after a fault, or what was deferred.",
+        discussion: """
+            Without CANDIDATE all that wait, but those at which a gate ended the node again and again. Exit status 1 if a \
+            gate failed.
+            """)
 
     @OptionGroup var home: HomeOptions
+
+    @Argument(
+        help: ArgumentHelp(
+            "Hashes, or their beginnings; whatever happened to them before.",
+            valueName: "candidate"))
+    var candidates: [String] = []
 
     @Flag(help: "Print one JSON object a line.")
     var json = false
 
+    var endsCleanly: Bool { true }
+
     func run(_ node: Node, _ console: Console) throws {
         let judge = try node.judge(passphrase: console.nodePassphrase)
-        for entry in judge.candidates.queue {
-            let made = try judge.judge(entry.block.hash)
-            if json { try console.printJSON(console.json(made)) } else { try console.print(made) }
+        let queue = judge.candidates.queue
+        let chosen =
+            try candidates.isEmpty
+            ? queue.filter(judge.isDue) : candidates.map { try entry($0, in: queue) }
+        for entry in queue where candidates.isEmpty && !judge.isDue(entry) {
+            console.note("blyan: left out: \(judge.fault(of: entry) ?? "")")
         }
+        var failures: [any Error] = []
+        for entry in chosen {
+            do {
+                let made = try judge.judge(entry.block.hash)
+                if json {
+                    try console.printJSON(console.json(made))
+                } else {
+                    try console.print(made)
+                }
+            } catch let error as KernelError {
+                try Cancellation.check()
+                // Each for itself; what keeps all of them waiting is told once.
+                if let last = failures.last, "\(last)" != "\(error)" {
+                    console.note(Failure(last, arguments: ["--home", home.home]).text)
+                }
+                failures.append(error)
+            }
+        }
+        if let last = failures.last { throw last }
+    }
+
+    private func entry(_ name: String, in queue: [CandidateStore.Entry]) throws(KernelError)
+        -> CandidateStore.Entry
+    {
+        let found = queue.filter { $0.block.hash.description.hasPrefix(name.lowercased()) }
+        guard let entry = found.first, found.count == 1, name.count >= 6 else {
+            throw KernelError(
+                .notFound,
+                found.count > 1 && name.count >= 6
+                    ? "\(found.count) candidates that wait begin with \(name)"
+                    : "no candidate \(name) waits for a verdict",
+                hint: "`blyan candidate list` lists them; give at least six digits of the hash")
+        }
+        return entry
     }
 }
 

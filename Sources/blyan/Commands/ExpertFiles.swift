@@ -109,6 +109,8 @@ struct ExpertSubmit: NodeCommand {
 
     var walletPassphraseFile: String? { author.walletPassphraseFile }
 
+    var endsCleanly: Bool { true }
+
     func run(_ node: Node, _ console: Console) throws {
         let loaded = try node.model(model.model)
         let tensors = try read(file, name, parent: parent, loaded, node, console)
@@ -120,12 +122,15 @@ struct ExpertSubmit: NodeCommand {
         let judge = try node.judge(passphrase: console.nodePassphrase)
         let bits = try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
         let contribution = Contribution(to: loaded, store: node.store, plugins: node.plugins)
-        let changed = try routerTensors.map {
-            try contribution.block(routerName, $0, key: key, bits: 0, now: now())
+        let block = try node.holdingPayloads {
+            let changed = try routerTensors.map {
+                try contribution.block(routerName, $0, key: key, bits: 0, now: now())
+            }
+            let block = try contribution.block(
+                name, tensors, with: changed, key: key, bits: bits, now: now())
+            try judge.submit(block, router: changed)
+            return block
         }
-        let block = try contribution.block(
-            name, tensors, with: changed, key: key, bits: bits, now: now())
-        try judge.submit(block, router: changed)
         let made = try judge.judge(block.hash)
         if json { try console.printJSON(console.json(made)) } else { try console.print(made) }
         if made.outcome != .accept { throw ExitCode(2) }

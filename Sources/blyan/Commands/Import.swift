@@ -80,13 +80,14 @@ struct Import: NodeCommand {
         }
         let bar = ProgressBar(console)
         var bytes = 0
-        let result = try importer.run(checkpoint, name: title, quantisation: quantize ?? "") {
-            progress in
-            try Cancellation.check()
-            bytes = progress.bytes
-            bar.update(
-                progress.parts, of: progress.allParts, bytes: progress.bytes,
-                allBytes: progress.allBytes, label: progress.part)
+        let result = try node.holdingPayloads {
+            try importer.run(checkpoint, name: title, quantisation: quantize ?? "") { progress in
+                try Cancellation.check()
+                bytes = progress.bytes
+                bar.update(
+                    progress.parts, of: progress.allParts, bytes: progress.bytes,
+                    allBytes: progress.allBytes, label: progress.part)
+            }
         }
         bar.end()
         if result.restored > 0 { node.forgetPayloads() }

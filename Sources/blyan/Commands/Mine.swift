@@ -14,7 +14,8 @@ struct Mine: NodeCommand {
             Documents in FILE stand between empty lines; every twentieth is held back to compare before and after. \
             A training that was stopped goes on where it was when the same command is run again. \
             What is submitted is judged on text that nobody could know before: only a version that is measurably \
-            better is accepted.
+            better is accepted. With --with-router the router of the expert's layer is trained along with it, and the pair \
+            is judged, and accepted, together.
 
             With --order instead of --expert one expert after the other is trained and judged, until the command is \
             stopped or a whole round makes none better; a later one goes on where it was. Training yields to chats.
@@ -28,6 +29,9 @@ struct Mine: NodeCommand {
     var expert: String?
 
     @Option(help: WorkOrder.help) var order: WorkOrder?
+
+    @Flag(help: "Train the router of the expert's layer along with it, and submit the pair.")
+    var withRouter = false
 
     @Option(help: ArgumentHelp("The text to train on; - is standard input.", valueName: "file"))
     var data: String
@@ -94,7 +98,7 @@ struct Mine: NodeCommand {
         options.seed = seed
         options.rehearsal = rehearse
         let training = Node.Training(
-            options, threads: threads ?? node.threads, isFresh: restart)
+            options, threads: threads ?? node.threads, isFresh: restart, isWithRouter: withRouter)
         // Before minutes of work: whoever cannot sign or has no upload left learns it now.
         let key = dryRun ? nil : try author.key(node, console, of: self)
         if let order, let key {
@@ -169,8 +173,9 @@ struct Mine: NodeCommand {
 
     private func print(_ expert: String, _ result: Miner.Result, _ console: Console) throws {
         let rate = Double(result.tokens) / max(result.seconds, 1e-9)
+        let router = result.router == nil ? "" : " and \(expert.prefix { $0 != "." }).router"
         try console.print(
-            "trained   \(expert), \(steps) steps, \(result.tokens) tokens in \(result.seconds.formatted(1)) s, \(Int(rate)) a second"
+            "trained   \(expert)\(router), \(steps) steps, \(result.tokens) tokens in \(result.seconds.formatted(1)) s, \(Int(rate)) a second"
         )
         try console.print("serves    \((100 * result.served).formatted(1)) % of the text's tokens")
         guard let before = result.before, let after = result.after else { return }
@@ -184,7 +189,9 @@ struct Mine: NodeCommand {
             loss.map { .int(Int64(($0 * 1e6).rounded())) } ?? .null
         }
         return [
-            "expert": .string(expert), "steps": .int(Int64(steps)),
+            "expert": .string(expert),
+            "router": .string(result.router == nil ? "" : "\(expert.prefix { $0 != "." }).router"),
+            "steps": .int(Int64(steps)),
             "tokens": .int(Int64(result.tokens)),
             "served_ppm": .int(Int64(result.served * 1e6)),
             "milliseconds": .int(Int64(result.seconds * 1000)),

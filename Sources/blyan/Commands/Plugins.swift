@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import BlyanKernel
+internal import BlyanLearning
 internal import BlyanLedger
 internal import BlyanModel
 internal import BlyanServer
@@ -95,7 +96,9 @@ struct PluginInspect: NodeCommand {
             let enabled: Bool
             let abilities, payloadTypes, fileExtensions: [String]
             let generation, calls, faults, overruns: Int
+            let fault: String
         }
+        let fault = plugin.flatMap { GateCall.fault(of: $0) }
         let figures = plugin?.figures ?? (calls: 0, faults: 0, overruns: 0)
         let report = Report(
             name: manifest.name, kind: manifest.kind.rawValue, version: manifest.version,
@@ -104,7 +107,8 @@ struct PluginInspect: NodeCommand {
             sha256: (plugin?.sha256 ?? manifest.sha256)?.description ?? "", enabled: isEnabled,
             abilities: plugin?.abilityIDs ?? [], payloadTypes: manifest.payloadTypes,
             fileExtensions: manifest.fileExtensions, generation: plugins.generation,
-            calls: figures.calls, faults: figures.faults, overruns: figures.overruns)
+            calls: figures.calls, faults: figures.faults, overruns: figures.overruns,
+            fault: fault?.message ?? "")
         if json { return try console.printJSON(report) }
         try console.print(
             "plugin     \(report.name) \(report.version) (\(report.kind)), plugin ABI \(report.abi)"
@@ -125,6 +129,9 @@ struct PluginInspect: NodeCommand {
         try console.print(
             "figures    generation \(report.generation), \(report.calls) calls, \(report.faults) faults, \(report.overruns) over their time"
         )
+        if let fault {
+            console.note(Failure(fault, arguments: ["--home", home.home]).text)
+        }
     }
 }
 

@@ -70,9 +70,14 @@ struct Run: NodeCommand {
                 "reloaded  generation \(message.generation): \(message.plugins.joined(separator: ", "))"
             )
         }
-        // What waited when the last holder ended, once a command has unlocked the key or it was given.
-        if try Passphrase(home, console: console).isGiven { judgeWaiting(node, log) }
         let interruption = Interruption()
+        // What waited when the last holder ended, once a command has unlocked the key or it was given.
+        var judging: Background<Void>?
+        if try Passphrase(home, console: console).isGiven {
+            judging = Cancellation.$current.withValue(interruption.cancellation) {
+                Background { judgeWaiting(node, log) }
+            }
+        }
         signal(SIGHUP, SIG_IGN)
         let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
         hangup.setEventHandler {
@@ -84,6 +89,15 @@ struct Run: NodeCommand {
             }
         }
         hangup.resume()
+        // By age they go without a judgement too.
+        let pruning = DispatchSource.makeTimerSource(queue: .global())
+        pruning.schedule(deadline: .now() + 3600, repeating: 3600)
+        pruning.setEventHandler {
+            do { try node.prunePayloads() } catch {
+                log("payloads of rejected candidates stay: \(error)")
+            }
+        }
+        pruning.resume()
         let isOver = Mutex(false)
         let scrubbed = DispatchSemaphore(value: 0)
         Thread.detachNewThread {
@@ -104,7 +118,8 @@ struct Run: NodeCommand {
         isOver.withLock { $0 = true }
         scrubbed.wait()
         try mining?.value()
-        withExtendedLifetime(hangup) {}
+        try judging?.value()
+        withExtendedLifetime((hangup, pruning)) {}
         log("stopping; commands under way are ended")
     }
 
@@ -134,18 +149,30 @@ struct Run: NodeCommand {
         }
     }
 
-    /// Judges candidates that wait, in the background; a fault is told, and the candidate waits on.
+    /// Judges candidates that wait; a fault is told, and its candidate waits on.
     private func judgeWaiting(_ node: Node, _ log: @escaping @Sendable (String) -> Void) {
-        Thread.detachNewThread {
-            do {
-                let judge = try node.judge()
-                for entry in judge.candidates.queue {
+        do {
+            let judge = try node.judge()
+            let queue = judge.candidates.queue
+            for entry in queue where !judge.isDue(entry) {
+                log("left out  \(judge.fault(of: entry) ?? "candidate \(entry.block.hash)")")
+            }
+            var told = ""
+            for entry in queue
+            where judge.isDue(entry) && judge.verdict(of: entry.block.hash) == nil {
+                do {
                     let made = try judge.judge(entry.block.hash)
                     log("judged    \(made.outcome.rawValue) \(made.reason) \(entry.block.hash)")
+                } catch {
+                    try Cancellation.check()
+                    // What keeps all of them waiting is told once.
+                    if told != "\(error)" { log("not judged: \(error)") }
+                    told = "\(error)"
                 }
-            } catch {
-                log("not judged: \(error)")
             }
+        } catch let error as KernelError where error.code == .cancelled {
+        } catch {
+            log("not judged: \(error)")
         }
     }
 }
