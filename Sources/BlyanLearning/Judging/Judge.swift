@@ -65,6 +65,14 @@ package final class Judge: @unchecked Sendable {
         package let verdict: Block?
         /// The version block that made the candidate current; nil unless it was accepted.
         package let version: Block?
+
+        /// What the gates' answers come to, and "gate/code" of the one that did not accept.
+        static func outcome(of gates: [VerdictDocument.Gate]) -> (Outcome, reason: String) {
+            guard let last = gates.last, let outcome = Outcome(rawValue: last.outcome),
+                outcome != .accept
+            else { return (.accept, "") }
+            return (outcome, "\(last.name)/\(last.reason)")
+        }
     }
 
     let host: Host
@@ -309,20 +317,17 @@ package final class Judge: @unchecked Sendable {
         _ policy: JudgingPolicy, _ draw: VerdictDocument.Draw?, _ gates: [VerdictDocument.Gate]
     ) throws -> Judgement? {
         let block = entry.block
-        let outcome = gates.last.flatMap { Judgement.Outcome(rawValue: $0.outcome) } ?? .accept
-        let reason =
-            outcome == .accept ? "" : "\(gates.last?.name ?? "")/\(gates.last?.reason ?? "")"
+        let (outcome, reason) = Judgement.outcome(of: gates)
         guard outcome != .defer else {
             return Judgement(
                 candidate: block, outcome: outcome, reason: reason, gates: gates, verdict: nil,
                 version: nil)
         }
-        let store = host.store
-        guard let metaHash = block.header.dependsOn.first, let meta = try store.block(metaHash)
+        guard let metaHash = block.header.dependsOn.first, let meta = try host.store.block(metaHash)
         else {
             throw KernelError(.notFound, "the model of candidate \(block.hash) is gone")
         }
-        let model = try ModelCatalog(store).model(meta)
+        let model = try ModelCatalog(host.store).model(meta)
         guard let base = model.version else {
             throw KernelError(.integrity, "the model \(model.name) is incomplete")
         }
@@ -330,69 +335,38 @@ package final class Judge: @unchecked Sendable {
         let isAccepted = outcome == .accept
         // Whatever is written on chain A first is written before this record takes its place there.
         if isAccepted { try host.prepare() }
-        let key = try host.key()
-        let genesis = store.genesis ?? .zero
-        var document = VerdictDocument(
-            model: meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
-            router: entry.router, received: entry.received, draw: draw, gates: gates,
-            outcome: outcome.rawValue,
-            reason: reason)
-        try document.sign(key, genesis: genesis)
-        var facts: [String: JSONValue] = [
-            "candidate": .string(block.hash.description), "outcome": .string(outcome.rawValue),
-            "reason": .string(reason), "author": .string(block.header.miner),
-            "expert": .string(block.header.expertName), "model": .string(model.name),
-        ]
-        if let router = entry.router { facts["router"] = .string(router.hash.description) }
-        if let draw {
-            facts["shard"] = .string(draw.shard.description)
-            facts["secret_number"] = .int(policy.secretNumber)
-            facts["secret_count"] = .int(Int64(draw.count))
+        var receipt = Receipt(
+            document: VerdictDocument(
+                model: meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
+                router: entry.router, received: entry.received, draw: draw, gates: gates,
+                outcome: outcome.rawValue, reason: reason),
+            model: model, secretNumber: policy.secretNumber)
+        if isAccepted {
+            receipt.dependsOn = entry.blocks.map(\.hash)
+            var parts = model.parts
+            for block in entry.blocks { parts[block.header.expertName] = block.hash }
+            receipt.parts = parts
         }
-        let verdictPayload = try DocumentBlock(
-            "verdict", document.encoded,
-            dependsOn: [meta.hash, base.hash, policyBlock.hash], metadata: facts, in: store)
-        while true {
-            let place = store.next(on: "A")
-            let now = host.clock()
-            let verdict = try verdictPayload.block(
-                at: place, dependsOn: isAccepted ? entry.blocks.map(\.hash) : [], with: key,
-                now: now)
-            var record = [verdict]
-            var version: Block?
-            if isAccepted {
-                var parts = model.parts
-                for block in entry.blocks { parts[block.header.expertName] = block.hash }
-                let list = VersionDocument(
-                    model: meta.hash, parts: parts, parent: base.hash, verdict: verdict.hash)
-                let made = try DocumentBlock(
-                    "version", list.encoded(), dependsOn: [meta.hash],
-                    metadata: ["model": .string(model.name)], in: store
-                ).block(at: (place.index + 1, verdict.hash), with: key, now: now)
-                version = made
-                record = entry.blocks + [verdict, made]
+        let written = try write(receipt) { written in
+            guard let version = written.version else {
+                return try host.store.append([written.verdict])
             }
-            do {
-                if isAccepted {
-                    let accepted = AcceptedCandidate(
-                        block: block, verdict: verdict, document: document, time: now)
-                    try host.append(record, accepted)
-                } else {
-                    try store.append(record)
-                }
-            } catch let error as KernelError where error.code == .rule {
-                if store.next(on: "A").index > place.index { continue }
-                // That the record is refused says nothing about the candidate.
-                throw KernelError(.integrity, error.message, hint: error.hint)
-            }
-            lock.withLock { index.add(verdict) }
-            candidates.end(block.hash, isRejected: !isAccepted)
-            prune()
-            lock.withLock { faults[block.hash] = nil }
-            for block in record { host.onStored(block) }
-            return Judgement(
-                candidate: block, outcome: outcome, reason: reason, gates: gates, verdict: verdict,
-                version: version)
+            try host.append(
+                entry.blocks + [written.verdict, version],
+                AcceptedCandidate(
+                    block: block, verdict: written.verdict, document: written.document,
+                    time: written.time))
         }
+        guard let written else { return nil }
+        candidates.end(block.hash, isRejected: !isAccepted)
+        prune()
+        lock.withLock { faults[block.hash] = nil }
+        for block in isAccepted ? entry.blocks : [] { host.onStored(block) }
+        for block in [written.verdict] + (written.version.map { [$0] } ?? []) {
+            host.onStored(block)
+        }
+        return Judgement(
+            candidate: block, outcome: outcome, reason: reason, gates: gates,
+            verdict: written.verdict, version: written.version)
     }
 }
