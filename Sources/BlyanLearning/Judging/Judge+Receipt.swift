@@ -87,6 +87,7 @@ extension Judge {
             "expert": .string(document.block.header.expertName),
             "model": .string(receipt.model.name),
         ]
+        if document.isReview { facts["review"] = .bool(true) }
         if let router = document.router { facts["router"] = .string(router.hash.description) }
         if let draw = document.draw {
             facts["shard"] = .string(draw.shard.description)

@@ -26,6 +26,9 @@ package final class Judge: @unchecked Sendable {
         package let onStored: @Sendable (Block) -> Void
         /// Appends the record of an acceptance, with what is paid for it.
         package let append: @Sendable ([Block], AcceptedCandidate) throws -> Void
+        /// Appends the record of a review by which a version reverts, with what is taken back for it; gives the block that
+        /// takes back, if anything had not vested.
+        package let revert: @Sendable (_ record: [Block], RevertedVersion) throws -> Block?
         /// Writes what an acceptance needs on chain beforehand.
         package let prepare: @Sendable () throws -> Void
         /// Throws if an author may not upload now.
@@ -37,6 +40,7 @@ package final class Judge: @unchecked Sendable {
             model: @escaping @Sendable (CatalogModel) throws -> LoadedModel, threads: Int,
             clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
             append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil,
+            revert: (@Sendable ([Block], RevertedVersion) throws -> Block?)? = nil,
             prepare: @escaping @Sendable () throws -> Void = {},
             admit: @escaping @Sendable (_ author: String) throws -> Void = { _ in }
         ) {
@@ -48,6 +52,12 @@ package final class Judge: @unchecked Sendable {
             self.clock = clock
             self.onStored = onStored
             self.append = append ?? { record, _ in try store.append(record) }
+            self.revert =
+                revert
+                ?? { record, _ in
+                    try store.append(record)
+                    return nil
+                }
             self.prepare = prepare
             self.admit = admit
         }
@@ -79,7 +89,7 @@ package final class Judge: @unchecked Sendable {
     package let candidates: CandidateStore
     let cache = LossCache()
     let lock = NSLock()
-    private let judging = NSLock()
+    let judging = NSLock()
     var index: VerdictIndex
     var shards: [Digest: PoolShard] = [:]
     /// By candidate, what a gate failed with last.
@@ -146,22 +156,13 @@ package final class Judge: @unchecked Sendable {
     /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
     ///   `cancelled` on request; what reading model and text or appending throws.
     package func judge(_ candidate: Digest) throws -> Judgement {
-        // Another judgement may take an hour: whoever waits for it can be told to stop.
-        while !judging.try() {
-            try Cancellation.check()
-            usleep(20_000)
-        }
+        try takeTurn()
         defer { judging.unlock() }
         guard let entry = candidates.queue.first(where: { $0.block.hash == candidate }) else {
             throw KernelError(.notFound, "no candidate \(candidate) waits for a verdict")
         }
         while true {
             let (policyBlock, policy) = try policyForJudging()
-            guard !policy.gates.isEmpty else {
-                throw KernelError(
-                    .config, "no gate is enabled on this node: nothing can be judged",
-                    hint: "list gates in \(host.plugins().node.path) and run `blyan plugin reload`")
-            }
             let made: Judgement?
             do {
                 let (model, changes) = try place(entry.block, entry.router)
@@ -186,21 +187,35 @@ package final class Judge: @unchecked Sendable {
         }
     }
 
+    /// Takes `judging`, which whoever returns from a judgement gives back.
+    ///
+    /// Another judgement may take an hour: whoever waits for it can be told to stop.
+    func takeTurn() throws {
+        while !judging.try() {
+            try Cancellation.check()
+            usleep(20_000)
+        }
+    }
+
     /// Asks the gates in order until one does not accept; each about the router first, where one goes with the candidate.
     ///
-    /// - Parameter isAudit: nothing waits for the answers, and every loss is one of the reference path, also where a gate
-    ///   asks for the fast one.
+    /// In a review the last gate alone is asked, which decides: others would meet what the version itself left behind.
+    /// - Parameters:
+    ///   - isReview: the model has the blocks of the changes already.
+    ///   - isAudit: nothing waits for the answers, and every loss is one of the reference path, also where a gate asks for
+    ///     the fast one.
     func run(
         _ changes: [Change], _ model: CatalogModel, _ policy: JudgingPolicy,
         _ draw: VerdictDocument.Draw?, _ shard: PoolShard?, received: Int64,
-        history: JudgingHistory, isAudit: Bool = false
+        history: JudgingHistory, isReview: Bool = false, isAudit: Bool = false
     ) throws -> [VerdictDocument.Gate] {
         let loaded = try host.model(model)
         let evaluator = shard.flatMap { shard in
             draw.map { draw in
                 Evaluator(
-                    model: loaded, blocks: changes.map(\.block), shard: shard, seed: draw.seed,
-                    threads: host.threads, cache: cache,
+                    model: loaded, blocks: changes.map(\.block),
+                    parents: isReview ? changes.map(\.parent) : nil, shard: shard,
+                    seed: draw.seed, threads: host.threads, cache: cache,
                     library: isAudit ? nil : GemmLibrary.openBLAS())
             }
         }
@@ -212,7 +227,7 @@ package final class Judge: @unchecked Sendable {
         }
         let candidate = changes[changes.count - 1].block
         var answers: [VerdictDocument.Gate] = []
-        for plugin in try gates(policy) {
+        for plugin in try gates(policy).suffix(isReview ? 1 : .max) {
             for (change, subject) in zip(changes, subjects) {
                 try Cancellation.check()
                 let isCandidate = change.block.hash == candidate.hash
@@ -225,9 +240,10 @@ package final class Judge: @unchecked Sendable {
                     "received": .int(received), "seed": .string(draw?.seed.description ?? ""),
                 ]
                 if !isCandidate { context["with"] = .string(candidate.header.expertName) }
+                if isReview { context["review"] = .bool(true) }
                 let answer = try ask(
                     plugin, subject, change.block, .object(context),
-                    waiting: isAudit ? nil : candidate.hash)
+                    waiting: isAudit || isReview ? nil : candidate.hash)
                 answers.append(
                     VerdictDocument.Gate(
                         part: isCandidate ? "" : change.block.header.expertName,
@@ -262,7 +278,7 @@ package final class Judge: @unchecked Sendable {
             try Cancellation.check()
             let fault = KernelError(
                 error.code,
-                "the gate \(plugin.manifest.name) failed, which is no verdict; the candidate waits: \(error.message)",
+                "the gate \(plugin.manifest.name) failed, which is no verdict; \(candidate == nil ? "nothing was written" : "the candidate waits"): \(error.message)",
                 hint: error.hint)
             if let candidate { isBack(plugin, candidate, fault: fault) }
             throw fault
