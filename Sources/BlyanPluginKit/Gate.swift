@@ -82,6 +82,9 @@ public struct Verdict: Sendable, Equatable {
     /// Whether it is the router that goes with a candidate; the gate is asked about that candidate next.
     public var isCompanion: Bool { context["with"] != nil }
 
+    /// Whether it is a version that stands, and is judged again: what is asked is whether it is worse than its parent.
+    public var isReview: Bool { context["review"] == .bool(true) }
+
     /// Whose numbers are asked for.
     public enum Subject: Sendable {
         /// The version that the candidate would replace.

@@ -212,11 +212,11 @@ extension Node {
     }
 
     private func differences(_ clawback: Clawback) throws -> [String] {
+        let verdict = try clawback.reason.verdict.flatMap { try store.block($0) }
         for hash in clawback.reason.blocks {
-            guard let version = try store.block(hash), version.header.chainID == "B" else {
-                continue
-            }
-            if try regression(of: version)?.hash == clawback.reason.verdict { return [] }
+            guard let verdict, let version = try store.block(hash), version.header.chainID == "B"
+            else { continue }
+            if try showsRegression(verdict, of: version) { return [] }
         }
         return [
             "the clawback from \(clawback.from) rests on no verdict that shows a regression"

@@ -248,7 +248,7 @@ extension Node {
         try store.scan(.dependents(block)) { other throws(KernelError) in
             let facts = other.header.metadata
             guard other.header.chainID == "A", other.header.blockType == "verdict",
-                facts["outcome"]?.string == "accept",
+                facts["outcome"]?.string == "accept", !VerdictIndex.isReview(other),
                 facts["candidate"]?.string == block.description
             else { return true }
             found = other

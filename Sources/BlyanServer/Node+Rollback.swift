@@ -104,41 +104,36 @@ extension Node {
         return block
     }
 
-    /// The newest verdict that shows a version to be worse than its parent, or nil.
+    /// The newest review that shows a version to be worse than its parent, or nil.
     ///
-    /// It judges the version's own block again, after it was accepted, is signed as the pact asks, rejects, and the upper bound of
-    /// the improvement that its last measuring gate gives is below 0.
     /// - Throws: ``KernelError`` if log or index are damaged.
     package func regression(of version: Block) throws(KernelError) -> Block? {
-        guard let accepted = try acceptance(of: version.hash)?.block else { return nil }
         var found: Block?
         try store.scan(.dependents(version.hash)) { block throws(KernelError) in
-            let header = block.header
-            guard header.chainID == "A", header.blockType == "verdict",
-                header.index > accepted.header.index,
-                header.metadata["candidate"]?.string == version.hash.description,
-                try showsRegression(block, of: version)
-            else { return true }
-            found = block
+            if try showsRegression(block, of: version) { found = block }
             return true
         }
         return found
     }
 
-    private func showsRegression(_ verdict: Block, of version: Block) throws(KernelError) -> Bool {
-        guard let genesis = store.genesis, let pactBlock = try store.block(genesis),
+    /// Whether a block is a review that shows a version to be worse than its parent.
+    ///
+    /// It judges the version's own block again, after it was accepted, is signed as the pact asks, rejects, and the upper bound of
+    /// the improvement that its last measuring gate gives is below 0.
+    func showsRegression(_ verdict: Block, of version: Block) throws(KernelError) -> Bool {
+        let header = verdict.header
+        guard header.chainID == "A", header.blockType == "verdict", VerdictIndex.isReview(verdict),
+            header.metadata["candidate"]?.string == version.hash.description,
+            let accepted = try acceptance(of: version.hash)?.block,
+            header.index > accepted.header.index,
+            let genesis = store.genesis, let pactBlock = try store.block(genesis),
             let document = try? VerdictDocument(parsing: store.document(verdict)),
-            document.block.hash == version.hash, document.outcome == "reject",
+            document.block.hash == version.hash, document.showsRegression,
             let pact = try? JSONValue(parsing: store.document(pactBlock))
         else { return false }
         let validators = pact["validators"]?.strings ?? [pactBlock.header.miner]
         let signers = try document.signers(among: validators, genesis: genesis)
-        guard signers.count >= max(1, pact["threshold"]?.int ?? 1) else { return false }
-        for gate in document.gates.reversed() {
-            guard let upper = gate.evidence["upper_ppb"]?.int else { continue }
-            return upper < 0
-        }
-        return false
+        return signers.count >= max(1, pact["threshold"]?.int ?? 1)
     }
 
     /// What takes back all that was paid for the acceptance of a version and has not vested.

@@ -263,6 +263,7 @@ public final class Node: @unchecked Sendable {
                     clock: { Self.now() },
                     onStored: { messages.publish(BlockStored($0), to: .blockStored) },
                     append: { [unowned self] in try append($0, paying: $1) },
+                    revert: { [unowned self] in try append($0, takingBack: $1) },
                     // Its first policy block would else move the place that the record is made for.
                     prepare: { [unowned self] in _ = try rewardPolicy() },
                     admit: { [unowned self] in try admit(author: $0) }),

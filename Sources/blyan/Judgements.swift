@@ -17,7 +17,7 @@ extension Console {
         ])
     }
 
-    private func json(_ gate: VerdictDocument.Gate) -> JSONValue {
+    func json(_ gate: VerdictDocument.Gate) -> JSONValue {
         .object([
             "name": .string(gate.name), "part": .string(gate.part),
             "version": .string(gate.version),
@@ -45,7 +45,9 @@ extension Console {
     }
 
     /// A gate's line, and lines of what its evidence holds of improvements.
-    func print(_ gate: VerdictDocument.Gate) throws {
+    ///
+    /// - Parameter isReview: it was asked about a version that stands.
+    func print(_ gate: VerdictDocument.Gate, isReview: Bool = false) throws {
         let part = gate.part.isEmpty ? "" : ", \(gate.part)"
         try print("gate      \(gate.name)\(part): \(gate.outcome) \(gate.reason)")
         func percent(_ value: JSONValue?) -> String? {
@@ -57,7 +59,7 @@ extension Console {
             let high = percent(evidence["upper_ppb"]), let delta = percent(evidence["delta_ppb"])
         {
             try print(
-                "          improvement \(mean), within \(low) and \(high); more than \(delta) is asked for"
+                "          improvement \(mean), within \(low) and \(high); \(isReview ? "worse if all of that is below 0" : "more than \(delta) is asked for")"
             )
             try print("          on \(evidence["token_count"]?.int ?? 0) tokens of held-out text")
         }

@@ -4,6 +4,7 @@ import BlyanLearning
 import BlyanModel
 import BlyanServer
 import Foundation
+import Synchronization
 import Testing
 
 /// From a trained expert to the version that serves, and all that must not get there.
@@ -267,6 +268,38 @@ import Testing
         #expect(try judge.judge(better.hash).outcome == .accept)
         let made = try judge.judge(slower.hash)
         #expect(made.reason == "intake/parent-replaced")
+        #expect(try judge.audit(#require(made.verdict)).differences == [])
+    }
+
+    /// A version that was left while a verdict was written does not come back by it.
+    @Test func whatChangedMeanwhileIsJudgedAgain() throws {
+        let home = try JudgedHome(gates: [("structure", "")], pool: [])
+        let other = "layer3.expert5"
+        let left = try home.judge(
+            home.tensors(other).mapped { $3 * 1.01 }, part: other
+        ).candidate
+        let node = home.node
+        let tries = Mutex(0)
+        let judge = try Judge(
+            Judge.Host(
+                store: node.store, key: { try node.signingKey() }, plugins: { node.plugins },
+                model: { _ in try node.model(nil) }, threads: 1,
+                clock: { Int64(Date().timeIntervalSince1970 * 1000) }, onStored: { _ in },
+                append: { record, _ in
+                    let count = tries.withLock { count in
+                        count += 1
+                        return count
+                    }
+                    if count == 1 { _ = try node.rollback(other, model: nil) }
+                    try node.store.append(record)
+                }), candidates: CandidateStore(home: home.folder, now: 0))
+        let block = try home.block(home.tensors().mapped { $3 * 1.01 })
+        try judge.submit(block)
+        let made = try judge.judge(block.hash)
+        #expect(made.outcome == .accept && tries.withLock { $0 } == 2)
+        let parts = try node.model(nil).model.parts
+        #expect(parts[JudgedHome.part] == block.hash)
+        #expect(parts[other] == left.header.previous)
         #expect(try judge.audit(#require(made.verdict)).differences == [])
     }
 

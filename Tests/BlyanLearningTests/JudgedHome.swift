@@ -32,6 +32,20 @@ final class JudgedHome {
         let products = Checkpoints.root.appendingPathComponent(".build/release")
         _ = try HomeSetup.run(
             home: folder, name: "test", passphrase: Self.passphrase, program: products, now: 1)
+        try write(gates)
+        current = try Self.open(folder)
+        let importer = try Importer(
+            store: node.store, key: node.signingKey(),
+            format: node.plugins.format(for: "tensorblock"),
+            payloadType: "tensorblock", clock: { 2 })
+        _ = try importer.run(
+            openCheckpoint(at: model), name: "sample", quantisation: quantisation
+        ) { _ in }
+        if !pool.isEmpty { _ = try node.judge().addShard(Self.shard(pool)) }
+    }
+
+    /// Has the manifest list other gates; they judge once the home was opened again and they are the policy.
+    func write(_ gates: [(name: String, config: String)]) throws {
         for (name, config) in gates where !config.isEmpty {
             let file = folder.appendingPathComponent("plugins/\(name).yaml")
             var text = try String(contentsOf: file, encoding: .utf8)
@@ -48,15 +62,13 @@ final class JudgedHome {
             begin.lowerBound..<end.lowerBound, with: gates.isEmpty ? "gates: []" : "gates:\n\(list)"
         )
         try text.write(to: manifest, atomically: true, encoding: .utf8)
-        current = try Self.open(folder)
-        let importer = try Importer(
-            store: node.store, key: node.signingKey(),
-            format: node.plugins.format(for: "tensorblock"),
-            payloadType: "tensorblock", clock: { 2 })
-        _ = try importer.run(
-            openCheckpoint(at: model), name: "sample", quantisation: quantisation
-        ) { _ in }
-        if !pool.isEmpty { _ = try node.judge().addShard(Self.shard(pool)) }
+    }
+
+    /// As after an operator changed the gates.
+    func adopt(_ gates: [(name: String, config: String)]) throws {
+        try write(gates)
+        try reopen()
+        try node.judge().adoptPolicy()
     }
 
     deinit {

@@ -130,8 +130,12 @@ import Testing
         try add("policy", ["author": .string("b"), "outcome": .string("accept")])
         try add("verdict", ["outcome": .string("accept")])
         try verdict("b", "else")
+        // What was accepted was judged again: no upload.
+        try add(
+            "verdict",
+            ["author": .string("a"), "outcome": .string("reject"), "review": .bool(true)])
         for block in blocks { book.add(block) }
-        #expect(book.next == 8)
+        #expect(book.next == 9)
         #expect(book.trust("a").level == .trusted && book.trust("a").accepted == 3)
         #expect(book.trust("b").judged == 2 && book.trust("b").rejectedInRow == 1)
         #expect(book.trust("nobody") == Trust())

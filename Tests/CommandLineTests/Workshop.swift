@@ -160,11 +160,12 @@ final class Workshop {
                 $0.header.metadata["kind"]?.string == "judging"
             })
         let base = try #require(model.version)
-        let plain = VerdictDocument(
+        var plain = VerdictDocument(
             model: model.meta.hash, version: base.hash, policy: policy.hash, block: version,
             router: nil,
             received: Self.now, draw: nil, gates: [], outcome: outcome,
             reason: outcome == "reject" ? "some-gate/worse" : "")
+        plain.isReview = true
         var document = try Self.document(
             plain,
             gates: [
@@ -180,6 +181,7 @@ final class Workshop {
             metadata: [
                 "candidate": .string(version.hash.description), "outcome": .string(outcome),
                 "reason": .string(document.reason), "author": .string(version.header.miner),
+                "review": .bool(true),
             ], in: node.store
         ).block(at: node.store.next(on: "A"), with: key, now: Self.now)
         try node.store.append([block])

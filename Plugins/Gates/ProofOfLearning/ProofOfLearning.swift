@@ -6,6 +6,9 @@ public import CBlyanPlugin
 /// It accepts when the lower bound of the improvement exceeds delta, and no slice's lower bound falls below its floor:
 /// a lucky sample does not pass, and a better mean does not hide a harm. It says "this is better", never "this was
 /// trained so".
+///
+/// In a review, where the candidate is a version that stands, it rejects only what is shown to be worse than its parent:
+/// even the upper bound of the improvement is below 0.
 final class ProofOfLearning: Gate {
     static let name = "proof-of-learning"
     static let version = "1.1.0"
@@ -90,6 +93,7 @@ final class ProofOfLearning: Gate {
             seed: try seed(candidate.context), resamples: resamples)
         let samples = bootstrap.resampled()
         let bound = Bootstrap.lowerBound(samples.all, confidence: confidence)
+        let upper = Bootstrap.lowerBound(samples.all, confidence: 1_000_000 - confidence)
         var slices: [String: JSONValue] = [:]
         var (worst, isClose) = (Int64.max, abs(bound - delta) <= band)
         for (slice, sorted) in zip(bootstrap.slices, samples.slices) {
@@ -111,10 +115,15 @@ final class ProofOfLearning: Gate {
             "token_count": .int(documents.reduce(0) { $0 + Int64($1.tokens) }),
             "improvement_ppb": .int(bootstrap.improvement(all)),
             "lower_ppb": .int(bound),
-            "upper_ppb": .int(
-                Bootstrap.lowerBound(samples.all, confidence: 1_000_000 - confidence)),
+            "upper_ppb": .int(upper),
             "delta_ppb": .int(delta), "floor_ppb": .int(floor), "slices": .object(slices),
         ]
+        if candidate.isReview {
+            return (
+                Verdict(upper < 0 ? .reject("worse") : .accept, evidence),
+                upper.magnitude <= UInt64(band)
+            )
+        }
         let outcome: Verdict.Outcome =
             bound <= delta
             ? .reject("no-improvement") : worst < floor ? .reject("slice-harmed") : .accept

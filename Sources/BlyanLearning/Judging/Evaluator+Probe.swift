@@ -47,8 +47,8 @@ extension Evaluator {
         }
         // A part that is no expert serves every token.
         let experts = Set(blocks.map(\.header.expertName).filter { $0.contains(".expert") })
-        return try shared(prompts.count) { [model, blocks] in
-            (try model.variant(blocks, threads: 1), try model.variant([], threads: 1))
+        return try shared(prompts.count) {
+            (try variant(.candidate), try variant(.baseline))
         } body: { runners, i in
             let (candidate, lineage) = runners
             let prompt = prompts[i]

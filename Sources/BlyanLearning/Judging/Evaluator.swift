@@ -29,6 +29,8 @@ package final class Evaluator: Sendable {
     package let documents: [Document]
     let model: LoadedModel
     let blocks: [Block]
+    // What stands in the place of the model's own parts; nothing for the model as it is.
+    private let replacements: [Subject: [Block]]
     private let threads: Int
     private let cache: LossCache
     private let shard: Digest
@@ -36,18 +38,21 @@ package final class Evaluator: Sendable {
     private let library: GemmLibrary?
     private let own = Mutex<[Path: [Int: Int64]]>([:])
 
-    /// An evaluator of `blocks` in the place of what `model` has.
+    /// An evaluator of `blocks` in the place of what `model` has; in a review of what it has in the place of `parents`.
     ///
     /// - Parameters:
+    ///   - parents: what stood before `blocks`, which `model` has already; nil = it has not.
     ///   - seed: decides the order of documents.
     ///   - cache: losses of the model itself, known from other candidates.
     ///   - library: what the fast path multiplies with; nil, or a quantised model = the fast path is the reference path.
     package init(
-        model: LoadedModel, blocks: [Block], shard: PoolShard, seed: Digest, threads: Int,
-        cache: LossCache, library: GemmLibrary?
+        model: LoadedModel, blocks: [Block], parents: [Block]? = nil, shard: PoolShard,
+        seed: Digest, threads: Int, cache: LossCache, library: GemmLibrary?
     ) {
         self.model = model
         self.blocks = blocks
+        replacements =
+            if let parents { [.baseline: parents] } else { [.candidate: blocks] }
         self.threads = threads
         self.cache = cache
         // Products of bytes round activations too, which the library's do not: by per cents of a document's loss.
@@ -71,15 +76,15 @@ package final class Evaluator: Sendable {
         let wanted = documents[range]
         // Without a library it is the other path, under its own name among the known losses.
         let path = library == nil ? .reference : path
+        let replaced = replacements[subject] ?? []
         let known =
-            subject == .baseline
+            replaced.isEmpty
             ? cache.losses(version, shard, path) : own.withLock { $0[path] ?? [:] }
         let missing = wanted.filter { known[$0.line] == nil }
         var all = known
         if !missing.isEmpty {
-            let blocks = subject == .baseline ? [] : blocks
             let found =
-                path == .fast ? try fast(missing, blocks) : try reference(missing, blocks)
+                path == .fast ? try fast(missing, replaced) : try reference(missing, replaced)
             for (document, loss) in zip(missing, found) {
                 guard loss.isFinite, abs(loss) < 9e9 else {
                     throw ModelError(
@@ -87,7 +92,7 @@ package final class Evaluator: Sendable {
                 }
                 all[document.line] = Int64((loss * 1e6).rounded())
             }
-            if subject == .baseline {
+            if replaced.isEmpty {
                 cache.keep(all, version, shard, path)
             } else {
                 let new = all
@@ -95,6 +100,11 @@ package final class Evaluator: Sendable {
             }
         }
         return wanted.map { all[$0.line] ?? 0 }
+    }
+
+    /// A runner of the model with what a subject replaces.
+    func variant(_ subject: Subject) throws -> ModelRunner {
+        try model.variant(replacements[subject] ?? [], threads: 1)
     }
 
     /// Losses by our own kernels.

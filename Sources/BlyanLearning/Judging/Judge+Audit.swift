@@ -52,19 +52,27 @@ extension Judge {
                 verdict: verdict, document: document, gates: [], differences: differences)
         }
         let changes: [Change]
-        do { changes = try place(document.block, document.router, in: model) } catch let error
-            as KernelError where error.code == .rule
-        {
+        do {
+            changes =
+                document.isReview
+                ? try reverted(document.block, document.router, in: model)
+                : try place(document.block, document.router, in: model)
+        } catch let error as KernelError where error.code == .rule {
             differences.append(
-                "the candidate could not stand in the version that it was compared with: \(error.message)"
+                document.isReview
+                    ? "what was judged again was no version to judge: \(error.message)"
+                    : "the candidate could not stand in the version that it was compared with: \(error.message)"
             )
             return Audit(
                 verdict: verdict, document: document, gates: [], differences: differences)
         }
         let gates = try run(
             changes, model, policy, document.draw, drawn, received: document.received,
-            history: history(before: verdict), isAudit: true)
+            history: history(before: verdict), isReview: document.isReview, isAudit: true)
         differences += gateDifferences(document.gates, gates)
+        if document.isReview {
+            differences += try reviewDifferences(verdict, document, model, changes)
+        }
         return Audit(verdict: verdict, document: document, gates: gates, differences: differences)
     }
 
@@ -101,15 +109,20 @@ extension Judge {
         compare("reason", document.reason)
         compare("author", document.block.header.miner)
         if let draw = document.draw { compare("shard", draw.shard.description) }
+        if VerdictIndex.isReview(verdict) != document.isReview {
+            found.append(
+                "the verdict's header says that it is \(document.isReview ? "no review" : "a review"), its document that it is \(document.isReview ? "one" : "none")"
+            )
+        }
         if !document.block.isSignatureValid {
             found.append("the candidate is not signed by its author")
         }
         compare("router", document.router?.hash.description ?? "")
         for block in [document.block] + (document.router.map { [$0] } ?? []) {
             let stands = try host.store.block(block.hash) != nil
-            if stands != (document.outcome == "accept") {
+            if stands != (document.isReview || document.outcome == "accept") {
                 found.append(
-                    "the candidate's block of \(block.header.expertName) \(stands ? "stands" : "does not stand") on chain B, and the verdict is \(document.outcome)"
+                    "the candidate's block of \(block.header.expertName) \(stands ? "stands" : "does not stand") on chain B, and the \(document.isReview ? "review" : "verdict") is \(document.outcome)"
                 )
             }
         }
@@ -168,11 +181,18 @@ extension Judge {
     ) throws -> [String] {
         var found: [String] = []
         var (count, used): (Int, [Digest: Int64]) = (1, [:])
+        // A review needs text that the version never met.
+        var known: Set<Digest> = []
         try host.store.scan(.type(chain: "A", "verdict")) { block throws(KernelError) in
             guard block.header.index < verdict.header.index else { return false }
             let facts = block.header.metadata
             if let shard = facts["shard"]?.string.flatMap({ Digest(hex: $0) }) {
                 used[shard, default: 0] += 1
+                if document.isReview,
+                    facts["candidate"]?.string == document.block.hash.description
+                {
+                    known.insert(shard)
+                }
             }
             if facts["secret_number"]?.int == policy.secretNumber {
                 count = max(count, Int(clamping: facts["secret_count"]?.int ?? 0) + 1)
@@ -199,13 +219,16 @@ extension Judge {
             found.append("the seed does not follow from secrets, candidate and model")
         }
         let active = try shardBlocks().first { block in
-            guard let hash = block.header.payloadHash,
+            guard let hash = block.header.payloadHash, !known.contains(hash),
                 block.header.index < verdict.header.index
             else { return false }
             return used[hash] ?? 0 < policy.judgementsPerShard
         }
         if active?.header.payloadHash != draw.shard {
-            found.append("the text was drawn from a shard that was not the active one")
+            found.append(
+                document.isReview
+                    ? "the text was not drawn from the first shard that the version had never met"
+                    : "the text was drawn from a shard that was not the active one")
         }
         return found
     }

@@ -31,11 +31,13 @@ extension Judge {
     }
 
     /// The policy that judges now: the first one if there was none, with fresh commitments if the last are used up.
+    ///
+    /// - Throws: ``KernelError/Code/config`` if it has no gates.
     func policyForJudging() throws -> (block: Block, policy: JudgingPolicy) {
         if let current = try currentPolicy() {
             let number = current.policy.secretNumber
             let revealed = lock.withLock { index.revealed[number] ?? 0 }
-            guard revealed >= SecretChain.length else { return current }
+            guard revealed >= SecretChain.length else { return try withGates(current) }
             _ = try write(current.policy.gates, after: current.policy, secretNumber: number + 1)
         } else {
             try adoptPolicy()
@@ -43,7 +45,16 @@ extension Judge {
         guard let current = try currentPolicy() else {
             throw KernelError(.notFound, "the policy that was just written is gone")
         }
-        return current
+        return try withGates(current)
+    }
+
+    private func withGates(_ current: (block: Block, policy: JudgingPolicy)) throws(KernelError)
+        -> (block: Block, policy: JudgingPolicy)
+    {
+        guard current.policy.gates.isEmpty else { return current }
+        throw KernelError(
+            .config, "no gate is enabled on this node: nothing can be judged",
+            hint: "list gates in \(host.plugins().node.path) and run `blyan plugin reload`")
     }
 
     private func write(
@@ -91,10 +102,10 @@ extension Judge {
         lock.withLock { index.byShard[shard] ?? 0 }
     }
 
-    /// The shard that judgements use now: the first that is not used up; nil if there is none.
-    private func activeShard(_ policy: JudgingPolicy) throws -> PoolShard? {
+    /// The shard that judgements use now: the first that is not used up, and not among `known`; nil if there is none.
+    private func activeShard(_ policy: JudgingPolicy, but known: Set<Digest>) throws -> PoolShard? {
         for block in try shardBlocks() {
-            guard let hash = block.header.payloadHash,
+            guard let hash = block.header.payloadHash, !known.contains(hash),
                 judgements(on: hash) < policy.judgementsPerShard
             else { continue }
             return try shard(block)
@@ -113,13 +124,15 @@ extension Judge {
     }
 
     /// The text that a candidate meets, decided by secrets that are revealed now.
-    func draw(_ block: Block, _ model: CatalogModel, _ policy: JudgingPolicy) throws -> (
-        draw: VerdictDocument.Draw, shard: PoolShard
-    )? {
-        guard let shard = try activeShard(policy), let root = model.version?.header.payloadHash
-        else {
-            return nil
-        }
+    ///
+    /// - Parameter known: shards that are no fresh text for it.
+    /// - Returns: Nil if there is no text left.
+    func draw(
+        _ block: Block, _ model: CatalogModel, _ policy: JudgingPolicy, but known: Set<Digest> = []
+    ) throws -> (draw: VerdictDocument.Draw, shard: PoolShard)? {
+        guard let shard = try activeShard(policy, but: known),
+            let root = model.version?.header.payloadHash
+        else { return nil }
         let key = try host.key()
         let chain = try SecretChain(
             key: key, genesis: host.store.genesis ?? .zero, number: policy.secretNumber)

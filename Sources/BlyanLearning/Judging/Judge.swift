@@ -26,6 +26,9 @@ package final class Judge: @unchecked Sendable {
         package let onStored: @Sendable (Block) -> Void
         /// Appends the record of an acceptance, with what is paid for it.
         package let append: @Sendable ([Block], AcceptedCandidate) throws -> Void
+        /// Appends the record of a review by which a version reverts, with what is taken back for it; gives the block that
+        /// takes back, if anything had not vested.
+        package let revert: @Sendable (_ record: [Block], RevertedVersion) throws -> Block?
         /// Writes what an acceptance needs on chain beforehand.
         package let prepare: @Sendable () throws -> Void
         /// Throws if an author may not upload now.
@@ -37,6 +40,7 @@ package final class Judge: @unchecked Sendable {
             model: @escaping @Sendable (CatalogModel) throws -> LoadedModel, threads: Int,
             clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
             append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil,
+            revert: (@Sendable ([Block], RevertedVersion) throws -> Block?)? = nil,
             prepare: @escaping @Sendable () throws -> Void = {},
             admit: @escaping @Sendable (_ author: String) throws -> Void = { _ in }
         ) {
@@ -48,6 +52,12 @@ package final class Judge: @unchecked Sendable {
             self.clock = clock
             self.onStored = onStored
             self.append = append ?? { record, _ in try store.append(record) }
+            self.revert =
+                revert
+                ?? { record, _ in
+                    try store.append(record)
+                    return nil
+                }
             self.prepare = prepare
             self.admit = admit
         }
@@ -65,13 +75,21 @@ package final class Judge: @unchecked Sendable {
         package let verdict: Block?
         /// The version block that made the candidate current; nil unless it was accepted.
         package let version: Block?
+
+        /// What the gates' answers come to, and "gate/code" of the one that did not accept.
+        static func outcome(of gates: [VerdictDocument.Gate]) -> (Outcome, reason: String) {
+            guard let last = gates.last, let outcome = Outcome(rawValue: last.outcome),
+                outcome != .accept
+            else { return (.accept, "") }
+            return (outcome, "\(last.name)/\(last.reason)")
+        }
     }
 
     let host: Host
     package let candidates: CandidateStore
     let cache = LossCache()
     let lock = NSLock()
-    private let judging = NSLock()
+    let judging = NSLock()
     var index: VerdictIndex
     var shards: [Digest: PoolShard] = [:]
     /// By candidate, what a gate failed with last.
@@ -138,22 +156,13 @@ package final class Judge: @unchecked Sendable {
     /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
     ///   `cancelled` on request; what reading model and text or appending throws.
     package func judge(_ candidate: Digest) throws -> Judgement {
-        // Another judgement may take an hour: whoever waits for it can be told to stop.
-        while !judging.try() {
-            try Cancellation.check()
-            usleep(20_000)
-        }
+        try takeTurn()
         defer { judging.unlock() }
         guard let entry = candidates.queue.first(where: { $0.block.hash == candidate }) else {
             throw KernelError(.notFound, "no candidate \(candidate) waits for a verdict")
         }
         while true {
             let (policyBlock, policy) = try policyForJudging()
-            guard !policy.gates.isEmpty else {
-                throw KernelError(
-                    .config, "no gate is enabled on this node: nothing can be judged",
-                    hint: "list gates in \(host.plugins().node.path) and run `blyan plugin reload`")
-            }
             let made: Judgement?
             do {
                 let (model, changes) = try place(entry.block, entry.router)
@@ -178,21 +187,35 @@ package final class Judge: @unchecked Sendable {
         }
     }
 
+    /// Takes `judging`, which whoever returns from a judgement gives back.
+    ///
+    /// Another judgement may take an hour: whoever waits for it can be told to stop.
+    func takeTurn() throws {
+        while !judging.try() {
+            try Cancellation.check()
+            usleep(20_000)
+        }
+    }
+
     /// Asks the gates in order until one does not accept; each about the router first, where one goes with the candidate.
     ///
-    /// - Parameter isAudit: nothing waits for the answers, and every loss is one of the reference path, also where a gate
-    ///   asks for the fast one.
+    /// In a review the last gate alone is asked, which decides: others would meet what the version itself left behind.
+    /// - Parameters:
+    ///   - isReview: the model has the blocks of the changes already.
+    ///   - isAudit: nothing waits for the answers, and every loss is one of the reference path, also where a gate asks for
+    ///     the fast one.
     func run(
         _ changes: [Change], _ model: CatalogModel, _ policy: JudgingPolicy,
         _ draw: VerdictDocument.Draw?, _ shard: PoolShard?, received: Int64,
-        history: JudgingHistory, isAudit: Bool = false
+        history: JudgingHistory, isReview: Bool = false, isAudit: Bool = false
     ) throws -> [VerdictDocument.Gate] {
         let loaded = try host.model(model)
         let evaluator = shard.flatMap { shard in
             draw.map { draw in
                 Evaluator(
-                    model: loaded, blocks: changes.map(\.block), shard: shard, seed: draw.seed,
-                    threads: host.threads, cache: cache,
+                    model: loaded, blocks: changes.map(\.block),
+                    parents: isReview ? changes.map(\.parent) : nil, shard: shard,
+                    seed: draw.seed, threads: host.threads, cache: cache,
                     library: isAudit ? nil : GemmLibrary.openBLAS())
             }
         }
@@ -204,7 +227,7 @@ package final class Judge: @unchecked Sendable {
         }
         let candidate = changes[changes.count - 1].block
         var answers: [VerdictDocument.Gate] = []
-        for plugin in try gates(policy) {
+        for plugin in try gates(policy).suffix(isReview ? 1 : .max) {
             for (change, subject) in zip(changes, subjects) {
                 try Cancellation.check()
                 let isCandidate = change.block.hash == candidate.hash
@@ -217,9 +240,10 @@ package final class Judge: @unchecked Sendable {
                     "received": .int(received), "seed": .string(draw?.seed.description ?? ""),
                 ]
                 if !isCandidate { context["with"] = .string(candidate.header.expertName) }
+                if isReview { context["review"] = .bool(true) }
                 let answer = try ask(
                     plugin, subject, change.block, .object(context),
-                    waiting: isAudit ? nil : candidate.hash)
+                    waiting: isAudit || isReview ? nil : candidate.hash)
                 answers.append(
                     VerdictDocument.Gate(
                         part: isCandidate ? "" : change.block.header.expertName,
@@ -254,7 +278,7 @@ package final class Judge: @unchecked Sendable {
             try Cancellation.check()
             let fault = KernelError(
                 error.code,
-                "the gate \(plugin.manifest.name) failed, which is no verdict; the candidate waits: \(error.message)",
+                "the gate \(plugin.manifest.name) failed, which is no verdict; \(candidate == nil ? "nothing was written" : "the candidate waits"): \(error.message)",
                 hint: error.hint)
             if let candidate { isBack(plugin, candidate, fault: fault) }
             throw fault
@@ -309,20 +333,17 @@ package final class Judge: @unchecked Sendable {
         _ policy: JudgingPolicy, _ draw: VerdictDocument.Draw?, _ gates: [VerdictDocument.Gate]
     ) throws -> Judgement? {
         let block = entry.block
-        let outcome = gates.last.flatMap { Judgement.Outcome(rawValue: $0.outcome) } ?? .accept
-        let reason =
-            outcome == .accept ? "" : "\(gates.last?.name ?? "")/\(gates.last?.reason ?? "")"
+        let (outcome, reason) = Judgement.outcome(of: gates)
         guard outcome != .defer else {
             return Judgement(
                 candidate: block, outcome: outcome, reason: reason, gates: gates, verdict: nil,
                 version: nil)
         }
-        let store = host.store
-        guard let metaHash = block.header.dependsOn.first, let meta = try store.block(metaHash)
+        guard let metaHash = block.header.dependsOn.first, let meta = try host.store.block(metaHash)
         else {
             throw KernelError(.notFound, "the model of candidate \(block.hash) is gone")
         }
-        let model = try ModelCatalog(store).model(meta)
+        let model = try ModelCatalog(host.store).model(meta)
         guard let base = model.version else {
             throw KernelError(.integrity, "the model \(model.name) is incomplete")
         }
@@ -330,69 +351,38 @@ package final class Judge: @unchecked Sendable {
         let isAccepted = outcome == .accept
         // Whatever is written on chain A first is written before this record takes its place there.
         if isAccepted { try host.prepare() }
-        let key = try host.key()
-        let genesis = store.genesis ?? .zero
-        var document = VerdictDocument(
-            model: meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
-            router: entry.router, received: entry.received, draw: draw, gates: gates,
-            outcome: outcome.rawValue,
-            reason: reason)
-        try document.sign(key, genesis: genesis)
-        var facts: [String: JSONValue] = [
-            "candidate": .string(block.hash.description), "outcome": .string(outcome.rawValue),
-            "reason": .string(reason), "author": .string(block.header.miner),
-            "expert": .string(block.header.expertName), "model": .string(model.name),
-        ]
-        if let router = entry.router { facts["router"] = .string(router.hash.description) }
-        if let draw {
-            facts["shard"] = .string(draw.shard.description)
-            facts["secret_number"] = .int(policy.secretNumber)
-            facts["secret_count"] = .int(Int64(draw.count))
+        var receipt = Receipt(
+            document: VerdictDocument(
+                model: meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
+                router: entry.router, received: entry.received, draw: draw, gates: gates,
+                outcome: outcome.rawValue, reason: reason),
+            model: model, secretNumber: policy.secretNumber)
+        if isAccepted {
+            receipt.dependsOn = entry.blocks.map(\.hash)
+            var parts = model.parts
+            for block in entry.blocks { parts[block.header.expertName] = block.hash }
+            receipt.parts = parts
         }
-        let verdictPayload = try DocumentBlock(
-            "verdict", document.encoded,
-            dependsOn: [meta.hash, base.hash, policyBlock.hash], metadata: facts, in: store)
-        while true {
-            let place = store.next(on: "A")
-            let now = host.clock()
-            let verdict = try verdictPayload.block(
-                at: place, dependsOn: isAccepted ? entry.blocks.map(\.hash) : [], with: key,
-                now: now)
-            var record = [verdict]
-            var version: Block?
-            if isAccepted {
-                var parts = model.parts
-                for block in entry.blocks { parts[block.header.expertName] = block.hash }
-                let list = VersionDocument(
-                    model: meta.hash, parts: parts, parent: base.hash, verdict: verdict.hash)
-                let made = try DocumentBlock(
-                    "version", list.encoded(), dependsOn: [meta.hash],
-                    metadata: ["model": .string(model.name)], in: store
-                ).block(at: (place.index + 1, verdict.hash), with: key, now: now)
-                version = made
-                record = entry.blocks + [verdict, made]
+        let written = try write(receipt) { written in
+            guard let version = written.version else {
+                return try host.store.append([written.verdict])
             }
-            do {
-                if isAccepted {
-                    let accepted = AcceptedCandidate(
-                        block: block, verdict: verdict, document: document, time: now)
-                    try host.append(record, accepted)
-                } else {
-                    try store.append(record)
-                }
-            } catch let error as KernelError where error.code == .rule {
-                if store.next(on: "A").index > place.index { continue }
-                // That the record is refused says nothing about the candidate.
-                throw KernelError(.integrity, error.message, hint: error.hint)
-            }
-            lock.withLock { index.add(verdict) }
-            candidates.end(block.hash, isRejected: !isAccepted)
-            prune()
-            lock.withLock { faults[block.hash] = nil }
-            for block in record { host.onStored(block) }
-            return Judgement(
-                candidate: block, outcome: outcome, reason: reason, gates: gates, verdict: verdict,
-                version: version)
+            try host.append(
+                entry.blocks + [written.verdict, version],
+                AcceptedCandidate(
+                    block: block, verdict: written.verdict, document: written.document,
+                    time: written.time))
         }
+        guard let written else { return nil }
+        candidates.end(block.hash, isRejected: !isAccepted)
+        prune()
+        lock.withLock { faults[block.hash] = nil }
+        for block in isAccepted ? entry.blocks : [] { host.onStored(block) }
+        for block in [written.verdict] + (written.version.map { [$0] } ?? []) {
+            host.onStored(block)
+        }
+        return Judgement(
+            candidate: block, outcome: outcome, reason: reason, gates: gates,
+            verdict: written.verdict, version: written.version)
     }
 }

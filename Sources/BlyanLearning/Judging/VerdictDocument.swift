@@ -66,6 +66,8 @@ package struct VerdictDocument: Sendable, Equatable {
     /// UTC milliseconds.
     package var received: Int64
     package var draw: Draw?
+    /// Whether the block was a version already, and was judged against the one that it had replaced.
+    package var isReview = false
     package var gates: [Gate]
     /// "accept" or "reject".
     package var outcome: String
@@ -95,6 +97,7 @@ package struct VerdictDocument: Sendable, Equatable {
             "gates": .array(gates.map(\.json)),
             "outcome": .string(outcome), "reason": .string(reason),
         ]
+        if isReview { members["review"] = .bool(true) }
         if let router { members["router"] = .string(String(decoding: router.line, as: UTF8.self)) }
         return .object(members)
     }
@@ -147,6 +150,10 @@ package struct VerdictDocument: Sendable, Equatable {
         else { throw bad("a member is missing") }
         block = try Block(parsing: Array(line.utf8))
         if let line = value["router"]?.string { router = try Block(parsing: Array(line.utf8)) }
+        if let review = value["review"] {
+            guard review == .bool(true) else { throw bad("review") }
+            isReview = true
+        }
         self.received = received
         self.outcome = outcome
         self.reason = reason
@@ -175,6 +182,16 @@ package struct VerdictDocument: Sendable, Equatable {
         draw = Draw(
             shard: try hash(drawn["shard"], "shard"), secrets: known, count: count,
             seed: try hash(drawn["seed"], "seed"))
+    }
+
+    /// The upper bound of the improvement, in billionths, by the last gate that gives one; nil if none does.
+    package var upperBound: Int64? {
+        gates.reversed().lazy.compactMap { $0.evidence["upper_ppb"]?.int }.first
+    }
+
+    /// Whether the block is worse than the version that it replaced, by all that the gates measured.
+    package var showsRegression: Bool {
+        isReview && outcome == "reject" && upperBound.map { $0 < 0 } ?? false
     }
 
     /// Adds a validator's signature.

@@ -18,10 +18,12 @@ package struct VerdictIndex: Sendable {
         }
     }
 
-    /// The verdict block of each candidate, and of the router that was submitted with one.
+    /// The verdict block of each candidate, and of the router that was submitted with one: no review.
     package private(set) var verdicts: [Digest: Block] = [:]
-    /// Judgements on each shard of held-out text.
+    /// Judgements on each shard of held-out text, reviews included.
     package private(set) var byShard: [Digest: Int64] = [:]
+    /// Shards on which a block was judged, as a candidate or in a review.
+    package private(set) var shards: [Digest: Set<Digest>] = [:]
     /// Secrets revealed since each policy's commitments, by the number of their chain.
     package private(set) var revealed: [Int64: Int] = [:]
     private var order: [(height: Int64, block: Digest)] = []
@@ -43,16 +45,27 @@ package struct VerdictIndex: Sendable {
     /// Counts one more.
     package mutating func add(_ block: Block) {
         let facts = block.header.metadata
-        for key in ["candidate", "router"] {
-            if let hash = facts[key]?.string.flatMap({ Digest(hex: $0) }) { verdicts[hash] = block }
-        }
-        if let shard = facts["shard"]?.string.flatMap({ Digest(hex: $0) }) {
+        func hash(_ key: String) -> Digest? { facts[key]?.string.flatMap { Digest(hex: $0) } }
+        if let shard = hash("shard") {
             byShard[shard, default: 0] += 1
+            if let candidate = hash("candidate") {
+                shards[candidate, default: []].insert(shard)
+            }
         }
         if let number = facts["secret_number"]?.int, let count = facts["secret_count"]?.int {
             revealed[number] = max(revealed[number] ?? 0, Int(clamping: count))
         }
+        // A review judges no new candidate: gates that learn or compare would meet the same one twice.
+        guard !Self.isReview(block) else { return }
+        for hash in [hash("candidate"), hash("router")] {
+            if let hash { verdicts[hash] = block }
+        }
         order.append((block.header.index, block.hash))
+    }
+
+    /// Whether a verdict block judges a version again, by its header.
+    package static func isReview(_ verdict: Block) -> Bool {
+        verdict.header.metadata["review"] == .bool(true)
     }
 
     /// Reads the version blocks that have come since, whoever wrote them.

@@ -5,7 +5,7 @@ public import BlyanKernel
 ///
 /// Who is new may upload 20 candidates a day (UTC); 200 after three accepted in a row; 1,000 after 50 accepted at that
 /// level. An accepted one gives its upload back. Five rejected in a row lose one level, and begin there anew. That
-/// somebody was faster is an upload, and no rejection.
+/// somebody was faster is an upload, and no rejection; that a version was judged again is neither.
 public struct Trust: Sendable, Equatable {
     /// What an author may do.
     public enum Level: String, Sendable, CaseIterable, Comparable {
@@ -156,7 +156,10 @@ public struct TrustBook: Sendable {
         let header = block.header
         next = max(next, header.index + 1)
         let facts = header.metadata
-        guard header.blockType == "verdict", let author = facts["author"]?.string else { return }
+        // A review of a version that stands is no upload of its author's.
+        guard header.blockType == "verdict", facts["review"] != .bool(true),
+            let author = facts["author"]?.string
+        else { return }
         let isOvertaken = facts["reason"]?.string?.hasPrefix("intake/") == true
         switch facts["outcome"]?.string {
         case "accept": authors[author, default: Trust()].add(.accepted, time: header.timestamp)

@@ -374,11 +374,11 @@ typedef struct blyan_candidate {
     blyan_string header;            /**< the block header that would be stored */
     const blyan_payload *payload;   /**< the candidate's payload */
     const blyan_payload *parent;    /**< the declared parent's payload, or NULL */
-    blyan_string context;           /**< {"author", "candidate", "expert", "model", "parent", "received", "seed"}: what the
-                                         verdict may depend on beside the bytes; hashes and keys in hex, time in UTC
-                                         milliseconds. "with" stands there too while the gate is asked about the router
-                                         that goes with a candidate, and names that candidate's part: losses are those
-                                         of both together, and asked about the candidate the gate sees them again */
+    blyan_string context;           /**< {"author", "candidate", "expert", "model", "parent", "received", "seed"}, hashes and
+                                         keys in hex, time in UTC milliseconds: what the verdict may depend on beside the
+                                         bytes. With "with", a candidate's part, the gate is asked about the router that
+                                         goes with it; losses are those of both together, now and then. "review": true: a
+                                         version that stands is judged again; reject if "upper_ppb" is below 0, else accept */
     void *handle;                   /**< what services of the host know the candidate by */
 } blyan_candidate;
 

@@ -10,7 +10,7 @@ struct AuditCommand: NodeCommand {
         commandName: "audit",
         abstract: "Judge again what was judged, compute again what was paid, and compare.",
         discussion: """
-            BLOCK is a verdict, an expert's or version block that was accepted, or a reward or usage block of chain C: the \
+            BLOCK is a verdict (of a review too), an expert's or version block that was accepted, or a reward or usage block of chain C: the \
             beginning of its hash is enough. The verdict is judged again, and the rewards that rest on it are computed \
             again by the policy that governed. Everything comes from blocks and payloads alone. Exit status 1: the blocks \
             and this node differ.
@@ -38,6 +38,7 @@ struct AuditCommand: NodeCommand {
                     "verdict_block": .string(audit?.verdict.hash.description ?? ""),
                     "candidate": .string(audit?.document.block.hash.description ?? ""),
                     "verdict": .string(audit?.document.outcome ?? ""),
+                    "review": .bool(audit?.document.isReview ?? false),
                     "agrees": .bool(differences.isEmpty),
                     "differences": .array((audit?.differences ?? []).map { .string($0) }),
                     "rewards": .array(rewards.map(json)),
@@ -54,9 +55,11 @@ struct AuditCommand: NodeCommand {
     }
 
     private func print(_ audit: Judge.Audit, _ console: Console) throws {
+        let isReview = audit.document.isReview
         try console.print(
-            "verdict   \(audit.verdict.hash): \(audit.document.outcome) \(audit.document.reason)")
-        for gate in audit.gates { try console.print(gate) }
+            "\(isReview ? "review " : "verdict")   \(audit.verdict.hash): \(audit.document.outcome) \(audit.document.reason)"
+        )
+        for gate in audit.gates { try console.print(gate, isReview: isReview) }
         for difference in audit.differences { try console.print("differs   \(difference)") }
     }
 

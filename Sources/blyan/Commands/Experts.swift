@@ -50,10 +50,11 @@ struct ModelList: NodeCommand {
 
 struct Expert: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List, show, export and submit the parts of a model, their use, and go back.",
+        abstract:
+            "List, show, export and submit the parts of a model, judge them again, and go back.",
         subcommands: [
             ExpertList.self, ExpertShow.self, ExpertExport.self, ExpertSubmit.self,
-            ExpertStats.self, ExpertTop.self, ExpertRollback.self,
+            ExpertStats.self, ExpertTop.self, ExpertReview.self, ExpertRollback.self,
         ])
 }
 

@@ -1,0 +1,99 @@
+internal import BlyanJSON
+internal import BlyanKernel
+internal import BlyanModel
+internal import Foundation
+
+/// Writing what a judgement came to.
+extension Judge {
+    /// A verdict that is about to be written.
+    struct Receipt {
+        /// Without signatures.
+        var document: VerdictDocument
+        /// The model as ``VerdictDocument/version`` has it.
+        let model: CatalogModel
+        /// Which of the validators' secret chains the draw is of.
+        let secretNumber: Int64
+        /// Blocks that stand before the verdict is written, or in its record.
+        var dependsOn: [Digest] = []
+        /// Parts of the version that rests on the verdict, by name; nil = the model stays as it is.
+        var parts: [String: Digest]?
+        /// What the version's header says beside the model's name.
+        var versionFacts: [String: JSONValue] = [:]
+    }
+
+    /// Blocks that follow one another on chain A, and what the first says.
+    struct Written {
+        let verdict: Block
+        let document: VerdictDocument
+        let version: Block?
+        /// UTC milliseconds.
+        let time: Int64
+    }
+
+    /// Signs a receipt and the version that rests on it, and has both appended as one record.
+    ///
+    /// - Parameter append: appends both, and whatever else belongs into the record.
+    /// - Returns: Nil if another version is current by now, or another policy governs: what was judged is to be judged again.
+    /// - Throws: What signing and `append` throw.
+    func write(_ receipt: Receipt, append: (Written) throws -> Void) throws -> Written? {
+        let store = host.store
+        var receipt = receipt
+        let key = try host.key()
+        try receipt.document.sign(key, genesis: store.genesis ?? .zero)
+        let document = receipt.document
+        let payload = try DocumentBlock(
+            "verdict", document.encoded,
+            dependsOn: [document.model, document.version, document.policy],
+            metadata: facts(of: receipt), in: store)
+        while true {
+            let place = store.next(on: "A")
+            // Whatever moves either takes the place on chain A, so that the record is refused there.
+            guard
+                try ModelCatalog(store).model(receipt.model.meta).version?.hash == document.version,
+                try currentPolicy()?.block.hash == document.policy
+            else { return nil }
+            let now = host.clock()
+            let verdict = try payload.block(
+                at: place, dependsOn: receipt.dependsOn, with: key, now: now)
+            var version: Block?
+            if let parts = receipt.parts {
+                let list = VersionDocument(
+                    model: document.model, parts: parts, parent: document.version,
+                    verdict: verdict.hash)
+                version = try DocumentBlock(
+                    "version", list.encoded(), dependsOn: [document.model],
+                    metadata: receipt.versionFacts.merging(
+                        ["model": .string(receipt.model.name)]) { own, _ in own }, in: store
+                ).block(at: (place.index + 1, verdict.hash), with: key, now: now)
+            }
+            let written = Written(
+                verdict: verdict, document: document, version: version, time: now)
+            do { try append(written) } catch let error as KernelError where error.code == .rule {
+                if store.next(on: "A").index > place.index { continue }
+                // That the record is refused says nothing about what was judged.
+                throw KernelError(.integrity, error.message, hint: error.hint)
+            }
+            lock.withLock { index.add(verdict) }
+            return written
+        }
+    }
+
+    private func facts(of receipt: Receipt) -> [String: JSONValue] {
+        let document = receipt.document
+        var facts: [String: JSONValue] = [
+            "candidate": .string(document.block.hash.description),
+            "outcome": .string(document.outcome), "reason": .string(document.reason),
+            "author": .string(document.block.header.miner),
+            "expert": .string(document.block.header.expertName),
+            "model": .string(receipt.model.name),
+        ]
+        if document.isReview { facts["review"] = .bool(true) }
+        if let router = document.router { facts["router"] = .string(router.hash.description) }
+        if let draw = document.draw {
+            facts["shard"] = .string(draw.shard.description)
+            facts["secret_number"] = .int(receipt.secretNumber)
+            facts["secret_count"] = .int(Int64(draw.count))
+        }
+        return facts
+    }
+}
