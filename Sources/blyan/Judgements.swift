@@ -49,7 +49,8 @@ extension Console {
     /// - Parameter isReview: it was asked about a version that stands.
     func print(_ gate: VerdictDocument.Gate, isReview: Bool = false) throws {
         let part = gate.part.isEmpty ? "" : ", \(gate.part)"
-        try print("gate      \(gate.name)\(part): \(gate.outcome) \(gate.reason)")
+        let reason = gate.reason.isEmpty ? "" : " \(gate.reason)"
+        try print("gate      \(gate.name)\(part): \(gate.outcome)\(reason)")
         func percent(_ value: JSONValue?) -> String? {
             value?.int.map { ($0 >= 0 ? "+" : "") + (Double($0) / 1e7).formatted(2) + " %" }
         }

@@ -57,7 +57,7 @@ struct AuditCommand: NodeCommand {
     private func print(_ audit: Judge.Audit, _ console: Console) throws {
         let isReview = audit.document.isReview
         try console.print(
-            "\(isReview ? "review " : "verdict")   \(audit.verdict.hash): \(audit.document.outcome) \(audit.document.reason)"
+            "\(isReview ? "review " : "verdict")   \(audit.verdict.hash): \(audit.document.outcome)\(audit.document.reason.isEmpty ? "" : " " + audit.document.reason)"
         )
         for gate in audit.gates { try console.print(gate, isReview: isReview) }
         for difference in audit.differences { try console.print("differs   \(difference)") }
