@@ -91,3 +91,15 @@ if [[ -x $python && -n ${LLAMA_BENCH:-} ]]; then
             tee "$out/first-token-$name.json"
     done
 fi
+
+# Gates, in a home whose manifest lists the immune one too, on the fast path: about an hour.
+gates=$home-gates
+"$bin/blyan" init --home "$gates" >/dev/null
+"$bin/blyan" import Examples/models/sample-moe --name sample --home "$gates" >/dev/null
+sed -i 's/^  - quick-perplexity$/  - immune\n&/' "$gates/node.yaml"
+sed -i 's/^config:$/&\n  always_reference: false/' "$gates/plugins/proof-of-learning.yaml"
+"$bin/blyan-bench" climb | tee "$out/climb.json"
+for name in similarity canary stream; do
+    echo "measuring gates: $name" >&2
+    "$bin/blyan-bench" "$name" --home "$gates" | tee "$out/$name.json"
+done

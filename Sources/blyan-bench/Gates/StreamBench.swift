@@ -18,20 +18,20 @@ struct StreamBench: ParsableCommand {
     @OptionGroup var stage: GateStageOptions
 
     @Option(help: "Attacks.")
-    var attacks = 1100
+    var attacks = 1090
 
     @Option(help: "Honest fine-tunes.")
-    var honest = 250
+    var honest = 260
 
     @Option(help: "Attacks that only the second half has, separated by commas.")
     var late = "shuffled_change,random_direction"
 
-    @Option(help: "A file for a line of JSON of each candidate.")
-    var log: String?
+    @Option(help: "A file that gets one line of JSON for each candidate.")
+    var details: String?
 
     func run() throws {
         let stage = try stage.make()
-        let sink = try log.map { path in
+        let sink = try details.map { path in
             try Data().write(to: URL(fileURLWithPath: path))
             return try FileHandle(forWritingTo: URL(fileURLWithPath: path))
         }
