@@ -65,6 +65,9 @@ import Testing
             #expect(try home.node.store.block(made.candidate.hash) == nil)
             #expect(
                 try home.node.judge().audit(#require(made.verdict)).differences == [], "\(name)")
+            // What no gate needed text for uses none up.
+            let isCounted = made.verdict?.header.metadata["shard"] != nil
+            #expect(isCounted != reason.hasPrefix("structure/"), "\(name)")
         }
         #expect(try home.node.model(nil).model.version?.header.index ?? 0 < 10)
         #expect(try home.node.store.verify().failures.isEmpty)
@@ -119,6 +122,10 @@ import Testing
             let block = try Block(signing: header, with: home.node.signingKey())
             return try judge.audit(block).differences
         }
+        var uncounted = verdict.header
+        uncounted.metadata["shard"] = nil
+        let hidden = try Block(signing: uncounted, with: home.node.signingKey())
+        #expect(try !judge.audit(hidden).differences.isEmpty)
         func gate(_ key: String, _ change: (JSONValue) -> JSONValue) throws -> [String] {
             try audit { altered in
                 let last = altered.gates[2]

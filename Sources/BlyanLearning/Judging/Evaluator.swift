@@ -37,6 +37,7 @@ package final class Evaluator: Sendable {
     private let version: Digest
     private let library: GemmLibrary?
     private let own = Mutex<[Path: [Int: Int64]]>([:])
+    private let asked = Atomic<Bool>(false)
 
     /// An evaluator of `blocks` in the place of what `model` has; in a review of what it has in the place of `parents`.
     ///
@@ -68,6 +69,12 @@ package final class Evaluator: Sendable {
         }
         documents = shard.order(seed).map { all[$0] }.filter { $0.tokens.count > 1 }
     }
+
+    /// Whether a gate was told anything of the text.
+    var isAsked: Bool { asked.load(ordering: .relaxed) }
+
+    /// Notes that a gate is told something of the text.
+    func ask() { asked.store(true, ordering: .relaxed) }
 
     /// Summed losses of documents of the draw in micro-nats, rounded to nearest.
     ///

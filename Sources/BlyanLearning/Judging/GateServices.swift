@@ -51,6 +51,7 @@ package enum GateServices {
                         unsafe error?.pointee.write("the node has no held-out text left")
                         return BLYAN_E_UNSUPPORTED
                     }
+                    evaluator.ask()
                     let found = evaluator.documents.prefix(Int(clamping: wanted))
                     unsafe count.pointee = UInt64(found.count)
                     for (i, document) in found.enumerated() {
@@ -73,6 +74,7 @@ package enum GateServices {
                         unsafe error?.pointee.write("the node has no held-out text left")
                         return BLYAN_E_UNSUPPORTED
                     }
+                    evaluator.ask()
                     guard begin <= end, end <= UInt64(evaluator.documents.count),
                         let out = unsafe out,
                         subject <= UInt32(BLYAN_SUBJECT_CANDIDATE),
@@ -156,6 +158,7 @@ package enum GateServices {
                         unsafe error?.pointee.write("the node has no held-out text left")
                         return BLYAN_E_UNSUPPORTED
                     }
+                    evaluator.ask()
                     guard let prompts = unsafe prompts, let said = unsafe said,
                         let words = unsafe words, count <= 4096,
                         1...UInt32(BLYAN_SAID_TOKENS) ~= tokens

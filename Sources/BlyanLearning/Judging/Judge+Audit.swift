@@ -66,10 +66,15 @@ extension Judge {
             return Audit(
                 verdict: verdict, document: document, gates: [], differences: differences)
         }
-        let gates = try run(
+        let (gates, readsText) = try run(
             changes, model, policy, document.draw, drawn, received: document.received,
             history: history(before: verdict), isReview: document.isReview, isAudit: true)
         differences += gateDifferences(document.gates, gates)
+        if readsText, verdict.header.metadata["shard"] == nil {
+            differences.append(
+                "gates were told of the text, and the verdict does not count as a judgement on its shard"
+            )
+        }
         if document.isReview {
             differences += try reviewDifferences(verdict, document, model, changes)
         }
@@ -108,7 +113,8 @@ extension Judge {
         compare("outcome", document.outcome)
         compare("reason", document.reason)
         compare("author", document.block.header.miner)
-        if let draw = document.draw { compare("shard", draw.shard.description) }
+        // Missing where no gate was told anything of the text, which is seen when they are asked again.
+        if facts["shard"] != nil { compare("shard", document.draw?.shard.description ?? "") }
         if VerdictIndex.isReview(verdict) != document.isReview {
             found.append(
                 "the verdict's header says that it is \(document.isReview ? "no review" : "a review"), its document that it is \(document.isReview ? "one" : "none")"

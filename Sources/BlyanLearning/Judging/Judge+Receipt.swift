@@ -13,6 +13,8 @@ extension Judge {
         let model: CatalogModel
         /// Which of the validators' secret chains the draw is of.
         let secretNumber: Int64
+        /// Whether a gate was told anything of the text: only then the judgement counts on its shard.
+        let readsText: Bool
         /// Blocks that stand before the verdict is written, or in its record.
         var dependsOn: [Digest] = []
         /// Parts of the version that rests on the verdict, by name; nil = the model stays as it is.
@@ -90,7 +92,7 @@ extension Judge {
         if document.isReview { facts["review"] = .bool(true) }
         if let router = document.router { facts["router"] = .string(router.hash.description) }
         if let draw = document.draw {
-            facts["shard"] = .string(draw.shard.description)
+            if receipt.readsText { facts["shard"] = .string(draw.shard.description) }
             facts["secret_number"] = .int(receipt.secretNumber)
             facts["secret_count"] = .int(Int64(draw.count))
         }

@@ -59,7 +59,8 @@ extension Judge {
             if let draw {
                 gates = try run(
                     changes, model, policy, draw.draw, draw.shard, received: received,
-                    history: history(before: nil), isReview: true)
+                    history: history(before: nil), isReview: true
+                ).gates
             }
             var (outcome, reason) = Judgement.outcome(of: gates)
             if draw == nil { (outcome, reason) = (.defer, Review.noFreshText) }
@@ -84,7 +85,7 @@ extension Judge {
             }
             var receipt = Receipt(
                 document: document, model: model, secretNumber: policy.secretNumber,
-                dependsOn: changes.map(\.block.hash))
+                readsText: true, dependsOn: changes.map(\.block.hash))
             if outcome == .reject {
                 receipt.parts = Self.parts(of: model, reverting: changes)
                 receipt.versionFacts = [

@@ -167,10 +167,11 @@ package final class Judge: @unchecked Sendable {
             do {
                 let (model, changes) = try place(entry.block, entry.router)
                 let draw = try draw(entry.block, model, policy)
-                let gates = try run(
+                let (gates, readsText) = try run(
                     changes, model, policy, draw?.draw, draw?.shard, received: entry.received,
                     history: history(before: nil))
-                made = try finish(entry, model, policyBlock, policy, draw?.draw, gates)
+                made = try finish(
+                    entry, model, policyBlock, policy, draw?.draw, gates, readsText: readsText)
             } catch let error as KernelError where error.code == .rule {
                 // While it waited another one was accepted in its place.
                 made = try finish(
@@ -204,11 +205,12 @@ package final class Judge: @unchecked Sendable {
     ///   - isReview: the model has the blocks of the changes already.
     ///   - isAudit: nothing waits for the answers, and every loss is one of the reference path, also where a gate asks for
     ///     the fast one.
+    /// - Returns: What they said, and whether one of them was told anything of the text.
     func run(
         _ changes: [Change], _ model: CatalogModel, _ policy: JudgingPolicy,
         _ draw: VerdictDocument.Draw?, _ shard: PoolShard?, received: Int64,
         history: JudgingHistory, isReview: Bool = false, isAudit: Bool = false
-    ) throws -> [VerdictDocument.Gate] {
+    ) throws -> (gates: [VerdictDocument.Gate], readsText: Bool) {
         let loaded = try host.model(model)
         let evaluator = shard.flatMap { shard in
             draw.map { draw in
@@ -250,10 +252,12 @@ package final class Judge: @unchecked Sendable {
                         name: plugin.manifest.name, version: plugin.manifest.version,
                         outcome: answer.outcome.rawValue, reason: answer.reason,
                         evidence: answer.evidence))
-                guard answer.outcome == .accept else { return answers }
+                guard answer.outcome == .accept else {
+                    return (answers, evaluator?.isAsked == true)
+                }
             }
         }
-        return answers
+        return (answers, evaluator?.isAsked == true)
     }
 
     /// Asks a gate.
@@ -330,7 +334,8 @@ package final class Judge: @unchecked Sendable {
     /// - Returns: Nil if the model is another one by now.
     private func finish(
         _ entry: CandidateStore.Entry, _ judged: CatalogModel?, _ policyBlock: Block,
-        _ policy: JudgingPolicy, _ draw: VerdictDocument.Draw?, _ gates: [VerdictDocument.Gate]
+        _ policy: JudgingPolicy, _ draw: VerdictDocument.Draw?, _ gates: [VerdictDocument.Gate],
+        readsText: Bool = false
     ) throws -> Judgement? {
         let block = entry.block
         let (outcome, reason) = Judgement.outcome(of: gates)
@@ -356,7 +361,7 @@ package final class Judge: @unchecked Sendable {
                 model: meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
                 router: entry.router, received: entry.received, draw: draw, gates: gates,
                 outcome: outcome.rawValue, reason: reason),
-            model: model, secretNumber: policy.secretNumber)
+            model: model, secretNumber: policy.secretNumber, readsText: readsText)
         if isAccepted {
             receipt.dependsOn = entry.blocks.map(\.hash)
             var parts = model.parts
