@@ -206,8 +206,10 @@ struct Dispatch {
         let outcome = Result {
             guard command.endsCleanly else { return try command.run(node, console) }
             let interruption = Interruption()
-            try Cancellation.$current.withValue(interruption.cancellation) {
-                try command.run(node, console)
+            try withExtendedLifetime(interruption) {
+                try Cancellation.$current.withValue(interruption.cancellation) {
+                    try command.run(node, console)
+                }
             }
         }
         guard socket.close(cancelling: command.mustHold) else {

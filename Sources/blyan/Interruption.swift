@@ -5,9 +5,16 @@ internal import Synchronization
 
 // Unchecked: the sources are made in init and touched by init and deinit alone.
 /// SIGINT and SIGTERM as a request to stop, for as long as this object lives and once for the process.
+///
+/// It goes with whoever made it: what threads keep of it is ``cancellation``, which holds no source. A source whose last
+/// reference went in a thread's own clean-up would have libdispatch free what it has freed already.
 final class Interruption: @unchecked Sendable {
-    private let isRequested: Mutex<Bool>
-    private let requested = DispatchSemaphore(value: 0)
+    private final class Flag: Sendable {
+        let isSet = Mutex(false)
+        let semaphore = DispatchSemaphore(value: 0)
+    }
+
+    private let flag = Flag()
     private let sources: [any DispatchSourceSignal]
 
     init() {
@@ -15,11 +22,10 @@ final class Interruption: @unchecked Sendable {
             signal(number, SIG_IGN)
             return DispatchSource.makeSignalSource(signal: number, queue: .global())
         }
-        isRequested = Mutex(false)
         for source in sources {
-            source.setEventHandler { [unowned self] in
-                isRequested.withLock { $0 = true }
-                requested.signal()
+            source.setEventHandler { [flag] in
+                flag.isSet.withLock { $0 = true }
+                flag.semaphore.signal()
             }
             source.resume()
         }
@@ -29,9 +35,9 @@ final class Interruption: @unchecked Sendable {
 
     /// What work asks between its pieces.
     var cancellation: Cancellation {
-        Cancellation { [self] in isRequested.withLock { $0 } }
+        Cancellation { [flag] in flag.isSet.withLock { $0 } }
     }
 
     /// Returns once it is requested.
-    func wait() { requested.wait() }
+    func wait() { flag.semaphore.wait() }
 }
