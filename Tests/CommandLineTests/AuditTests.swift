@@ -48,6 +48,20 @@ import Testing
         }
     }
 
+    /// Whoever was refused knows no other hash, and that block stands nowhere.
+    @Test func aRejectedCandidateIsAuditedByItsOwnHash() throws {
+        let shop = try Workshop("rewards: flat")
+        let made = try shop.submit(by: Workshop.key(90), factor: 1000)
+        try #require(made.outcome == .reject)
+        shop.close()
+        let hash = made.candidate.hash.description
+        for name in [hash, String(hash.prefix(12))] {
+            let text = try shop.home.succeed("audit", name)
+            #expect(text.contains("reject structure/norm"), "\(text)")
+            #expect(text.hasSuffix("audit     agrees\n"), "\(text)")
+        }
+    }
+
     @Test func anAlteredAmountIsFound() throws {
         let shop = try Workshop("rewards: flat")
         let judgement = try shop.submit(by: Workshop.key(62))

@@ -10,8 +10,8 @@ struct AuditCommand: NodeCommand {
         commandName: "audit",
         abstract: "Judge again what was judged, compute again what was paid, and compare.",
         discussion: """
-            BLOCK is a verdict (of a review too), an expert's or version block that was accepted, or a reward or usage block of chain C: the \
-            beginning of its hash is enough. The verdict is judged again, and the rewards that rest on it are computed \
+            BLOCK is a verdict (of a review too), a candidate that was judged, a version block that rests on one, or a reward or usage block \
+            of chain C: the beginning of its hash is enough. The verdict is judged again, and the rewards that rest on it are computed \
             again by the policy that governed. Everything comes from blocks and payloads alone. Exit status 1: the blocks \
             and this node differ.
             """)
@@ -25,7 +25,7 @@ struct AuditCommand: NodeCommand {
     var json = false
 
     func run(_ node: Node, _ console: Console) throws {
-        let found = try findBlock(block, in: node.store)
+        let found = try rejection(of: block, in: node) ?? findBlock(block, in: node.store)
         let isLedger = found.header.chainID == "C"
         let audit = try (isLedger ? node.verdict(behind: found) : found)
             .map { try node.judge().audit($0) }
@@ -52,6 +52,17 @@ struct AuditCommand: NodeCommand {
                     : "audit     does not agree: \(differences.count.of("difference"))")
         }
         if !differences.isEmpty { throw ExitCode(1) }
+    }
+
+    /// The verdict on a candidate that was rejected, whose own block stands nowhere.
+    private func rejection(of digits: String, in node: Node) throws -> Block? {
+        let text = digits.lowercased()
+        guard text.count >= 6 else { return nil }
+        return try node.store.blocks(.type(chain: "A", "verdict")).first {
+            $0.header.metadata["outcome"] == .string("reject")
+                && $0.header.metadata["review"] == nil
+                && $0.header.metadata["candidate"]?.string?.hasPrefix(text) == true
+        }
     }
 
     private func print(_ audit: Judge.Audit, _ console: Console) throws {

@@ -58,7 +58,10 @@ struct CandidateList: NodeCommand {
             guard let fault = judge.fault(of: entry) else { continue }
             let error = KernelError(
                 .plugin, fault,
-                hint: entry.deaths.last(where: \.isFinal)?.hint(entry.block.hash))
+                hint: (entry.deaths.last(where: \.isFinal) ?? entry.deaths.last)?.hint(
+                    entry.block.hash)
+                    ?? "`blyan candidate judge \(entry.block.hash.description.prefix(16))` has it judged again"
+            )
             console.note(Failure(error, arguments: ["--home", home.home]).text)
         }
     }
