@@ -48,7 +48,10 @@ struct Run: NodeCommand {
     var mustHold: Bool { true }
 
     func run(_ node: Node, _ console: Console) throws {
-        if try Passphrase(home, console: console).isGiven { _ = try node.signingKey() }
+        let opensItsKey =
+            try Passphrase(home, console: console).isGiven
+            || KeyFile(home: node.home).passphrase != nil
+        if opensItsKey { _ = try node.signingKey() }
         let miner = try mine.map { try makeMiner($0, node, console) }
         try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
         let log: @Sendable (String) -> Void = { console.note("\(timestamp()) \($0)") }
@@ -71,9 +74,9 @@ struct Run: NodeCommand {
             )
         }
         let interruption = Interruption()
-        // What waited when the last holder ended, once a command has unlocked the key or it was given.
+        // What waited when the last holder ended, where nobody has to be asked for the key.
         var judging: Background<Void>?
-        if try Passphrase(home, console: console).isGiven {
+        if opensItsKey {
             judging = Cancellation.$current.withValue(interruption.cancellation) {
                 Background { judgeWaiting(node, log) }
             }
