@@ -31,15 +31,7 @@ import Testing
     @Test func doNotFinishAnImportOfOthers() throws {
         let home = try Home()
         let (folder, weights) = try copy(home, "mixtral-tiny")
-        let log = home.folder.appendingPathComponent("log/records.log").path
-        let before = try home.size(log)
-        let process = try home.start(
-            ["import", folder.path], output: home.scratch.appendingPathComponent("import.out"),
-            error: home.scratch.appendingPathComponent("import.err"))
-        while process.isRunning, try home.size(log) < before + 3000 { usleep(200) }
-        kill(process.processIdentifier, SIGKILL)
-        process.waitUntilExit()
-        try #require(process.terminationReason == .uncaughtSignal)
+        try home.importHalf(of: folder)
         let original = try Data(contentsOf: weights)
         try change(weights)
         try home.fail("import", folder.path, naming: ["another model", "mixtral-tiny"])

@@ -41,23 +41,27 @@ import Testing
         #expect(try home.succeed("import", folder.path).contains("already"))
     }
 
-    /// The log of an import that ended half way: cut there, since whoever kills a process may come too late for it.
     @Test func anIncompleteModelIsNotServed() throws {
         let home = try Home()
-        let log = home.folder.appendingPathComponent("log/records.log")
-        let before = try home.size(log.path)
-        try home.succeed("import", Checkpoints.folder("mixtral-tiny").path)
-        let all = try home.size(log.path)
-        let file = try FileHandle(forWritingTo: log)
-        try file.truncate(atOffset: UInt64(before + (all - before) / 2))
-        try file.close()
-        // As after the loss of the index: it is rebuilt from what the log has.
-        try FileManager.default.removeItem(at: home.folder.appendingPathComponent("index"))
+        try home.importHalf(of: Checkpoints.folder("mixtral-tiny"))
         try home.fail("chat", "hello", naming: ["mixtral-tiny", "import"])
     }
 }
 
 extension Home {
+    /// Leaves the log of an import that ended half way: cut there, since whoever kills a process may come too late for it.
+    func importHalf(of model: URL) throws {
+        let log = folder.appendingPathComponent("log/records.log")
+        let before = try size(log.path)
+        try succeed("import", model.path)
+        let all = try size(log.path)
+        let file = try FileHandle(forWritingTo: log)
+        try file.truncate(atOffset: UInt64(before + (all - before) / 2))
+        try file.close()
+        // As after the loss of the index: it is rebuilt from what the log has.
+        try FileManager.default.removeItem(at: folder.appendingPathComponent("index"))
+    }
+
     func size(_ path: String) throws -> Int {
         let attributes = try FileManager.default.attributesOfItem(atPath: path)
         return attributes[.size] as? Int ?? 0
