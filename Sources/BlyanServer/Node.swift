@@ -84,11 +84,24 @@ public final class Node: @unchecked Sendable {
         // What waits for its verdict is read first: no block names its payloads yet.
         let candidates = try CandidateStore(home: home, now: Self.now())
         self.candidates = candidates
+        var unnamed: [Digest] = []
         store = try ChainStore(
-            home: home, specs: ChainSpec.all, rebuild: rebuildIndex, remembered: remembered,
-            keeping: { candidates.keeps($0) })
+            home: home, specs: ChainSpec.all, rebuild: rebuildIndex, remembered: remembered
+        ) {
+            if !candidates.keeps($0) { unnamed.append($0) }
+            return true
+        }
         ledger = Ledger(store: store, home: home)
         for repair in store.repairs + ledger.repairs { log("note: \(repair)") }
+        do {
+            let orphans = try candidates.adopt(unnamed, of: store, now: Self.now())
+            for payload in orphans { try store.remove(payload: payload) }
+            if !orphans.isEmpty {
+                log("note: \(orphans.count) payloads that no block names were removed")
+            }
+        } catch {
+            log("note: \(unnamed.count) payloads that no block names stay: \(error.message)")
+        }
         for death in candidates.notes { log("fault: \(death)") }
         if let fault = ledger.fault { log("note: there are no balances: \(fault)") }
         let services = unsafe Kernels.services.merging(GateServices.tables) { own, _ in unsafe own }
@@ -121,6 +134,9 @@ public final class Node: @unchecked Sendable {
             return opened
         }
     }
+
+    /// Whether the key is unlocked: then this process signs without asking anybody.
+    package var isKeyOpen: Bool { keyLock.withLock { key != nil } }
 
     /// Whether opening this home built its index from the log.
     public let hasRebuiltIndex: Bool
@@ -262,6 +278,9 @@ public final class Node: @unchecked Sendable {
                     model: { [unowned self] in try model($0, keeps: false) }, threads: threads,
                     clock: { Self.now() },
                     onStored: { messages.publish(BlockStored($0), to: .blockStored) },
+                    onJudged: {
+                        messages.publish(CandidateJudged($0, $1), to: .candidateJudged)
+                    },
                     append: { [unowned self] in try append($0, paying: $1) },
                     revert: { [unowned self] in try append($0, takingBack: $1) },
                     // Its first policy block would else move the place that the record is made for.
@@ -338,6 +357,24 @@ public struct BlockStored: Sendable {
 extension Topic<BlockStored> {
     /// A block is durable.
     public static var blockStored: Self { Topic("block.stored") }
+}
+
+/// A judgement of a candidate has ended: with an outcome, or with an error, after which the candidate waits on.
+public struct CandidateJudged: Sendable {
+    /// The candidate.
+    public let candidate: Block
+    /// "accept", "reject" or "defer", and why; or what went wrong.
+    package let result: Result<Judge.Judgement, any Error>
+
+    package init(_ candidate: Block, _ result: Result<Judge.Judgement, any Error>) {
+        self.candidate = candidate
+        self.result = result
+    }
+}
+
+extension Topic<CandidateJudged> {
+    /// A judgement of a candidate has ended.
+    public static var candidateJudged: Self { Topic("candidate.judged") }
 }
 
 extension Topic<LoadedModel.ExpertLoaded> {

@@ -26,6 +26,11 @@ extension Console {
         ])
     }
 
+    /// Says so if another judgement is under way, since this one comes after it.
+    func noteIfBusy(_ judge: Judge) {
+        if judge.isBusy { note("blyan: another judgement is under way; this one waits for it") }
+    }
+
     /// One JSON value of the chain's kind on a line of its own.
     func printJSON(_ value: JSONValue) throws {
         try print(String(decoding: value.canonical(), as: UTF8.self))
@@ -36,7 +41,13 @@ extension Console {
         switch made.outcome {
         case .accept: try print("verdict   accepted")
         case .reject: try print("verdict   rejected: \(made.reason)")
-        case .defer: try print("verdict   deferred: \(made.reason); the candidate waits")
+        case .defer:
+            try print("verdict   deferred: \(made.reason); the candidate waits")
+            if made.reason.hasSuffix("-text") {
+                try print(
+                    "          `blyan pool add FILE` commits held-out text; `blyan pool retire SHARD` puts one that is too small aside"
+                )
+            }
         }
         for gate in made.gates { try print(gate) }
         try print("candidate \(made.candidate.hash)")

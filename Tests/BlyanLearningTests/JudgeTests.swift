@@ -346,4 +346,57 @@ import Testing
         _ = try home.judge(home.tensors())
         #expect(judge.judgements(on: try #require(first.header.payloadHash)) == 1)
     }
+
+    /// A shard that a gate finds too small keeps everything waiting until it is put aside.
+    @Test func aShardCanBeRetired() throws {
+        let small = Array(JudgedHome.pool.prefix(8))
+        let home = try JudgedHome(gates: [("quick-perplexity", "least_ppm: 500")], pool: small)
+        try home.adopt([
+            ("proof-of-learning", "documents: 96\n  least_documents: 16\n  delta_ppm: 500")
+        ])
+        let judge = try home.node.judge()
+        // From here on nobody can commit one like it.
+        let error = #expect(throws: KernelError.self) {
+            try judge.addShard(JudgedHome.shard(Array(JudgedHome.pool.suffix(8))))
+        }
+        #expect(error?.message.contains("no fewer than 16") == true, "\(error?.message ?? "")")
+        _ = try judge.addShard(JudgedHome.shard(JudgedHome.pool))
+        let block = try home.block(home.tensors())
+        try judge.submit(block)
+        #expect(try judge.judge(block.hash).reason == "proof-of-learning/too-little-text")
+        let shards = try judge.shardBlocks()
+        _ = try judge.retireShard(shards[0])
+        #expect(throws: KernelError.self) { try judge.retireShard(shards[0]) }
+        let made = try judge.judge(block.hash)
+        #expect(made.reason == "proof-of-learning/no-improvement")
+        let verdict = try #require(made.verdict)
+        #expect(
+            verdict.header.metadata["shard"]?.string == shards[1].header.payloadHash?.description)
+        // Also after the other one is retired: it was in use when that verdict was written.
+        _ = try judge.retireShard(shards[1])
+        #expect(try judge.audit(verdict).differences == [])
+        try home.reopen()
+        #expect(try home.node.judge().audit(verdict).differences == [])
+        #expect(try home.judge(home.tensors()).reason == "proof-of-learning/no-text")
+    }
+
+    /// Who comes first with a piece of work is judged, and nobody twice for it.
+    @Test func theSameWorkDoesNotWaitTwice() throws {
+        let home = try JudgedHome(gates: [("structure", "")], pool: [])
+        let judge = try home.node.judge()
+        let tensors = try home.tensors().mapped { $3 * 1.01 }
+        let first = try home.block(tensors)
+        try judge.submit(first)
+        for key in [try home.node.signingKey(), try SigningKey()] {
+            let again = try home.block(tensors, key: key)
+            let error = #expect(throws: KernelError.self) { try judge.submit(again) }
+            #expect(error?.message.contains("\(first.hash)") == true, "\(error?.message ?? "")")
+            #expect(error?.hint?.contains("candidate judge") == true)
+        }
+        #expect(judge.candidates.queue.map(\.block.hash) == [first.hash])
+        #expect(try judge.judge(first.hash).outcome == .accept)
+        // Whoever asks for what is judged by now is told.
+        #expect(
+            try judge.judge(first.hash).version?.hash == home.node.model(nil).model.version?.hash)
+    }
 }

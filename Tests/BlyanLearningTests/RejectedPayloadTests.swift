@@ -97,4 +97,29 @@ import Testing
         judge.prune()
         #expect(try !isThere(block))
     }
+
+    /// A copy of a home with nothing but blocks and payloads: what was rejected can be audited there too.
+    @Test func aCopyWithoutCandidatesKeepsThem() throws {
+        let blocks = try [rejected(50), rejected(51)]
+        let stray = try home.node.store.payloads.makeWriter()
+        try stray.write(Array("no block names this".utf8))
+        let nobodys = try stray.finish().hash
+        try FileManager.default.removeItem(
+            at: home.folder.appendingPathComponent("candidates"))
+        for _ in 0..<2 {
+            try home.reopen()
+            let judge = try home.node.judge()
+            for block in blocks {
+                #expect(try isThere(block))
+                #expect(try judge.audit(#require(judge.verdict(of: block.hash))).differences == [])
+            }
+            #expect(
+                !FileManager.default.fileExists(atPath: home.node.store.payloads.path(of: nobodys)))
+        }
+        // They are kept as long as others are.
+        let judge = try home.node.judge()
+        judge.candidates.budget.bytes = blocks[1].header.payloadSize
+        judge.prune()
+        #expect(try blocks.map(isThere) == [false, true])
+    }
 }

@@ -144,6 +144,22 @@ import Testing
         }
     }
 
+    /// What failed is tried again when the gates are others, without anybody asking for it.
+    @Test func theNodeJudgesWhatWaitsAfterAReload() throws {
+        let (shop, gate, block) = try shop(limit: 300)
+        shop.close()
+        try gate.will(.sleep)
+        let home = shop.home
+        let holder = try Holder(home, "--passphrase-file", home.passphraseFile)
+        let log = home.scratch.appendingPathComponent("run.err")
+        _ = try home.waits(for: "not judged: the gate tester", in: log, holder.process)
+        try gate.will(.accept)
+        try home.succeed("plugin", "reload")
+        _ = try home.waits(for: "judged    accept \(block.hash)", in: log, holder.process)
+        #expect(try home.succeed("candidate", "list", "--json").contains("[]"))
+        holder.end(SIGTERM)
+    }
+
     /// A command that holds the home for itself.
     @Test func aCommandEndsBesideAGateThatHangs() throws {
         let (shop, gate, _) = try shop(limit: 300)

@@ -43,7 +43,8 @@ import Testing
             let shop = try Workshop("rewards: flat")
             try shop.edit("flat") { $0.replacing("vesting_blocks: 0", with: "vesting_blocks: 4") }
             try shop.edit("proof-of-learning") {
-                $0.replacing("documents: 300", with: "documents: 40\n  least_documents: 16")
+                $0.replacing("documents: 300", with: "documents: 40")
+                    .replacing("least_documents: 128", with: "least_documents: 16")
                     .replacing("confidence_ppm: 999000", with: "confidence_ppm: 900000")
             }
             let made = try shop.submit(part, by: Workshop.key(71), factor: factor)

@@ -86,7 +86,8 @@ import Testing
         // Weights are random here, so that half of all steps are gains of some size.
         try shop.edit("proof-of-learning") {
             $0.replacing("delta_ppm: 1500", with: "delta_ppm: 1")
-                .replacing("documents: 300", with: "documents: 24\n  least_documents: 16")
+                .replacing("documents: 300", with: "documents: 24")
+                .replacing("least_documents: 128", with: "least_documents: 16")
                 .replacing("confidence_ppm: 990000", with: "confidence_ppm: 500000")
                 .replacing("floor_ppm: -20000", with: "floor_ppm: -1000000")
         }

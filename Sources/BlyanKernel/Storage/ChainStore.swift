@@ -38,7 +38,7 @@ public final class ChainStore: @unchecked Sendable {
     /// - Parameters:
     ///   - rebuild: build the index from the log, and put it in the old one's place if that succeeds.
     ///   - remembered: checks of payload files that mode `remember` relies on; without it the mode is as `touch`.
-    ///   - keeps: payloads that stay although no block names them yet.
+    ///   - keeps: asked about each payload that no block names, whether it stays.
     /// - Throws: ``KernelError`` with code `integrity` for damage that is no torn tail, `io`.
     public init(
         home: URL, specs: [ChainSpec] = [.a, .b], disk: Disk = .real, rebuild: Bool = false,
@@ -86,7 +86,7 @@ public final class ChainStore: @unchecked Sendable {
         // What was cut off may have named payloads, and may have been damaged and not torn.
         let known = index, keepsAll = log.hasCuts || log.end == 0
         let removed = payloads.removeOrphans {
-            keepsAll || keeps($0) || (try? known.knows(payload: $0)) ?? true
+            keepsAll || (try? known.knows(payload: $0)) ?? true || keeps($0)
         }
         if removed > 0 { notes.append("\(removed) files that no block names were removed") }
         repairs = notes

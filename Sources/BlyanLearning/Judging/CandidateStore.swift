@@ -133,20 +133,27 @@ package final class CandidateStore: @unchecked Sendable {
     package func add(_ block: Block, router: Block? = nil, received: Int64) throws(KernelError) {
         lock.lock()
         defer { lock.unlock() }
-        if !FileManager.default.fileExists(atPath: folder.path) {
-            do {
-                try FileManager.default.createDirectory(
-                    at: folder, withIntermediateDirectories: true,
-                    attributes: [.posixPermissions: 0o700])
-            } catch { throw KernelError(.io, "cannot make \(folder.path): \(error)") }
-        }
-        let number =
-            String(repeating: "0", count: max(0, 12 - "\(nextNumber)".count)) + "\(nextNumber)"
-        let name = "\(number)-\(block.hash)\(Self.suffix)"
-        let entry = Entry(block: block, router: router, received: received, file: name)
+        try makeFolder()
+        let entry = Entry(
+            block: block, router: router, received: received, file: name(block, Self.suffix))
         try write(entry)
-        nextNumber += 1
         waiting.append(entry)
+    }
+
+    private func makeFolder() throws(KernelError) {
+        guard !FileManager.default.fileExists(atPath: folder.path) else { return }
+        do {
+            try FileManager.default.createDirectory(
+                at: folder, withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
+        } catch { throw KernelError(.io, "cannot make \(folder.path): \(error)") }
+    }
+
+    /// A name that comes after all there were.
+    private func name(_ block: Block, _ suffix: String) -> String {
+        defer { nextNumber += 1 }
+        let zeros = String(repeating: "0", count: max(0, 12 - "\(nextNumber)".count))
+        return "\(zeros)\(nextNumber)-\(block.hash)\(suffix)"
     }
 
     private func write(_ entry: Entry) throws(KernelError) {
@@ -247,6 +254,43 @@ package final class CandidateStore: @unchecked Sendable {
         let forgotten = forget(now).flatMap(\.blocks).compactMap(\.header.payloadHash)
         let needed = Set((waiting + rejected).flatMap(\.blocks).compactMap(\.header.payloadHash))
         for payload in Set(forgotten).subtracting(needed) { remove(payload) }
+    }
+
+    /// Takes up the payloads of candidates that verdicts on chain have rejected, as of now: a copy of a home may come with
+    /// nothing but blocks and payloads, and whoever audits a verdict needs what was judged.
+    ///
+    /// - Parameter unnamed: payloads that no block names.
+    /// - Returns: Those that are no rejected candidate's either.
+    /// - Throws: ``KernelError`` if log or index are damaged, or a file cannot be written.
+    package func adopt(_ unnamed: [Digest], of store: ChainStore, now: Int64) throws(KernelError)
+        -> [Digest]
+    {
+        var left = Set(unnamed)
+        var found: [VerdictDocument] = []
+        guard !left.isEmpty else { return [] }
+        try store.scan(.type(chain: "A", "verdict"), reverse: true) { verdict throws(KernelError) in
+            guard verdict.header.metadata["outcome"]?.string == "reject",
+                // One whose receipt is damaged tells nothing, and says so when it is read.
+                let document = try? VerdictDocument(parsing: store.document(verdict))
+            else { return true }
+            let payloads = [document.block, document.router].compactMap { $0?.header.payloadHash }
+            guard !left.isDisjoint(with: payloads) else { return true }
+            left.subtract(payloads)
+            found.append(document)
+            return !left.isEmpty
+        }
+        guard !found.isEmpty else { return unnamed }
+        lock.lock()
+        defer { lock.unlock() }
+        try makeFolder()
+        for document in found.reversed() {
+            let entry = Entry(
+                block: document.block, router: document.router, received: now,
+                file: name(document.block, Self.rejectedSuffix))
+            try write(entry)
+            rejected.append(entry)
+        }
+        return Array(left)
     }
 
     /// Forgets the oldest rejected ones beyond the budget.

@@ -224,11 +224,8 @@ extension Judge {
         if seed != draw.seed {
             found.append("the seed does not follow from secrets, candidate and model")
         }
-        let active = try shardBlocks().first { block in
-            guard let hash = block.header.payloadHash, !known.contains(hash),
-                block.header.index < verdict.header.index
-            else { return false }
-            return used[hash] ?? 0 < policy.judgementsPerShard
+        let active = try activeShard(policy, but: known, before: verdict.header.index) {
+            used[$0] ?? 0
         }
         if active?.header.payloadHash != draw.shard {
             found.append(

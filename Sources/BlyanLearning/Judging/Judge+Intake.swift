@@ -19,8 +19,15 @@ extension Judge {
                 "candidate \(hash) was judged already: \(known.header.metadata["outcome"]?.string ?? ""), verdict block \(known.hash)"
             )
         }
-        guard !candidates.queue.contains(where: { $0.block.hash == hash }) else {
-            throw KernelError(.rule, "candidate \(hash) waits for its verdict already")
+        if let waiting = candidates.queue.first(where: { Self.isSameWork($0, block, router) }) {
+            throw KernelError(
+                .rule,
+                waiting.block.hash == hash
+                    ? "candidate \(hash) waits for its verdict already"
+                    : "the same work waits for its verdict already, as candidate \(waiting.block.hash)",
+                hint:
+                    "`blyan candidate list` shows it, `blyan candidate judge \(waiting.block.hash.description.prefix(16))` has it judged"
+            )
         }
         let policy = try currentPolicy()
         for block in [block] + (router.map { [$0] } ?? []) where !block.isSignatureValid {
@@ -47,6 +54,16 @@ extension Judge {
             try host.admit(block.header.miner)
             try candidates.add(block, router: router, received: now)
         }
+    }
+
+    /// Whether a candidate that waits would change the same parts to the same bytes: who comes first is judged, whoever it is.
+    private static func isSameWork(
+        _ waiting: CandidateStore.Entry, _ block: Block, _ router: Block?
+    ) -> Bool {
+        func work(_ block: Block?) -> [Digest?] {
+            [block?.header.previous, block?.header.payloadHash]
+        }
+        return work(waiting.block) == work(block) && work(waiting.router) == work(router)
     }
 
     /// A block, and the one that it replaces.

@@ -73,56 +73,6 @@ extension Judge {
         return try append("policy", policy.document.canonical(), ["kind": .string("judging")])
     }
 
-    /// Commits a shard of held-out text to chain A; candidates that come later may be judged on it.
-    ///
-    /// - Throws: ``KernelError`` if it is no shard, or here already.
-    package func addShard(_ bytes: [UInt8]) throws -> Block {
-        let shard = try PoolShard(parsing: bytes)
-        guard try !shardBlocks().contains(where: { $0.header.payloadHash == shard.hash }) else {
-            throw KernelError(.rule, "this held-out text is committed already")
-        }
-        return try append(
-            "policy", bytes,
-            [
-                "kind": .string("pool-shard"),
-                "documents": .int(Int64(shard.documents.count)),
-                "slices": .object(shard.slices.mapValues { .int(Int64($0)) }),
-            ], payloadType: PoolShard.payloadType)
-    }
-
-    /// All shards that were committed, in order.
-    package func shardBlocks() throws(KernelError) -> [Block] {
-        try host.store.blocks(.type(chain: "A", "policy")).filter {
-            $0.header.metadata["kind"]?.string == "pool-shard"
-        }
-    }
-
-    /// Judgements that a shard has served.
-    package func judgements(on shard: Digest) -> Int64 {
-        lock.withLock { index.byShard[shard] ?? 0 }
-    }
-
-    /// The shard that judgements use now: the first that is not used up, and not among `known`; nil if there is none.
-    private func activeShard(_ policy: JudgingPolicy, but known: Set<Digest>) throws -> PoolShard? {
-        for block in try shardBlocks() {
-            guard let hash = block.header.payloadHash, !known.contains(hash),
-                judgements(on: hash) < policy.judgementsPerShard
-            else { continue }
-            return try shard(block)
-        }
-        return nil
-    }
-
-    /// A shard's text, read once.
-    func shard(_ block: Block) throws -> PoolShard {
-        if let hash = block.header.payloadHash, let known = lock.withLock({ shards[hash] }) {
-            return known
-        }
-        let shard = try PoolShard(parsing: host.store.document(block))
-        lock.withLock { shards[shard.hash] = shard }
-        return shard
-    }
-
     /// The text that a candidate meets, decided by secrets that are revealed now.
     ///
     /// - Parameter known: shards that are no fresh text for it.
@@ -130,7 +80,8 @@ extension Judge {
     func draw(
         _ block: Block, _ model: CatalogModel, _ policy: JudgingPolicy, but known: Set<Digest> = []
     ) throws -> (draw: VerdictDocument.Draw, shard: PoolShard)? {
-        guard let shard = try activeShard(policy, but: known),
+        guard
+            let shard = try activeShard(policy, but: known, used: judgements(on:)).map(shard),
             let root = model.version?.header.payloadHash
         else { return nil }
         let key = try host.key()
@@ -151,7 +102,8 @@ extension Judge {
         )
     }
 
-    private func append(
+    /// Appends a document to chain A, at whatever place is free.
+    func append(
         _ type: String, _ bytes: [UInt8], _ facts: [String: JSONValue],
         payloadType: String = "json"
     ) throws -> Block {

@@ -24,6 +24,8 @@ package final class Judge: @unchecked Sendable {
         package let clock: @Sendable () -> Int64
         /// Told of each block that is durable.
         package let onStored: @Sendable (Block) -> Void
+        /// Told of each judgement of a candidate that has ended, and how.
+        package let onJudged: @Sendable (Block, Result<Judgement, any Error>) -> Void
         /// Appends the record of an acceptance, with what is paid for it.
         package let append: @Sendable ([Block], AcceptedCandidate) throws -> Void
         /// Appends the record of a review by which a version reverts, with what is taken back for it; gives the block that
@@ -39,6 +41,8 @@ package final class Judge: @unchecked Sendable {
             plugins: @escaping @Sendable () -> PluginSet,
             model: @escaping @Sendable (CatalogModel) throws -> LoadedModel, threads: Int,
             clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
+            onJudged: @escaping @Sendable (Block, Result<Judgement, any Error>) -> Void = { _, _ in
+            },
             append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil,
             revert: (@Sendable ([Block], RevertedVersion) throws -> Block?)? = nil,
             prepare: @escaping @Sendable () throws -> Void = {},
@@ -51,6 +55,7 @@ package final class Judge: @unchecked Sendable {
             self.threads = threads
             self.clock = clock
             self.onStored = onStored
+            self.onJudged = onJudged
             self.append = append ?? { record, _ in try store.append(record) }
             self.revert =
                 revert
@@ -151,7 +156,8 @@ package final class Judge: @unchecked Sendable {
         return try judge(first.block.hash)
     }
 
-    /// Judges a candidate that waits, due or not, and writes the outcome; with defer it waits on.
+    /// Judges a candidate that waits, due or not, and writes the outcome; with defer it waits on. One that was judged
+    /// meanwhile keeps its verdict.
     ///
     /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
     ///   `cancelled` on request; what reading model and text or appending throws.
@@ -159,8 +165,16 @@ package final class Judge: @unchecked Sendable {
         try takeTurn()
         defer { judging.unlock() }
         guard let entry = candidates.queue.first(where: { $0.block.hash == candidate }) else {
+            // Somebody else had it judged while this call waited for its turn.
+            if let made = try judgement(of: candidate) { return made }
             throw KernelError(.notFound, "no candidate \(candidate) waits for a verdict")
         }
+        let result = Result { try judge(entry) }
+        host.onJudged(entry.block, result)
+        return try result.get()
+    }
+
+    private func judge(_ entry: CandidateStore.Entry) throws -> Judgement {
         while true {
             let (policyBlock, policy) = try policyForJudging()
             let made: Judgement?
@@ -186,6 +200,24 @@ package final class Judge: @unchecked Sendable {
             // Nil: the model changed while it was judged, so that it is judged again.
             if let made { return made }
         }
+    }
+
+    /// What a verdict that is on chain came to; nil if there is none.
+    private func judgement(of candidate: Digest) throws -> Judgement? {
+        guard let verdict = verdict(of: candidate) else { return nil }
+        let document = try VerdictDocument(parsing: host.store.document(verdict))
+        let version = try host.store.blocks(.chain("A", from: verdict.header.index + 1), limit: 1)
+        return Judgement(
+            candidate: document.block, outcome: document.outcome == "accept" ? .accept : .reject,
+            reason: document.reason, gates: document.gates, verdict: verdict,
+            version: document.outcome == "accept" ? version.first : nil)
+    }
+
+    /// Whether a judgement is under way, which whoever asks for another one waits for.
+    package var isBusy: Bool {
+        guard judging.try() else { return true }
+        judging.unlock()
+        return false
     }
 
     /// Takes `judging`, which whoever returns from a judgement gives back.
@@ -309,22 +341,25 @@ package final class Judge: @unchecked Sendable {
 
     /// The gates that a policy names, as they are loaded here.
     private func gates(_ policy: JudgingPolicy) throws -> [LoadedPlugin] {
-        let loaded = try host.plugins().gates()
+        let loaded = try host.plugins().gates().map { ($0, try JudgingPolicy.gate($0)) }
         return try policy.gates.map { wanted in
-            let found = try loaded.first { plugin in
-                let own = try JudgingPolicy.gate(plugin)
-                return own.name == wanted.name && own.version == wanted.version
-                    && own.config == wanted.config
-            }
-            guard let found else {
+            let named = loaded.filter { $0.1.name == wanted.name }
+            if let found = named.first(where: { $0.1.isSame(as: wanted) }) { return found.0 }
+            let manifest = host.plugins().node.path
+            guard let (_, other) = named.first else {
                 throw KernelError(
                     .config,
-                    "the policy judges by \(wanted.name) \(wanted.version) with a configuration that this node has not",
+                    "the policy judges by \(wanted.name) \(wanted.version), which \(manifest) does not list as a gate",
                     hint:
-                        "configure it as the policy block says, or make the manifest's gates the policy with `blyan plugin reload`"
+                        "list it there, or in another manifest that `--manifest` names; or make the gates that are listed the policy with `blyan plugin reload`"
                 )
             }
-            return found
+            throw KernelError(
+                .config,
+                "the policy judges by \(wanted.name) \(wanted.version)\(other.version == wanted.version ? " with another configuration than this node's" : ", and this node has \(other.version)")",
+                hint:
+                    "configure it as the policy block says: \(String(decoding: wanted.config.canonical(), as: UTF8.self)); or make the gates of \(manifest) the policy with `blyan plugin reload`"
+            )
         }
     }
 

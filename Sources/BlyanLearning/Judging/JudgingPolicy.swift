@@ -12,6 +12,11 @@ package struct JudgingPolicy: Sendable, Equatable {
         package let config: JSONValue
         /// SHA-256 of the library, as evidence: any build that does the same may serve.
         package let library: String
+
+        /// Whether another gate judges the same, whatever library does it.
+        package func isSame(as other: Gate) -> Bool {
+            name == other.name && version == other.version && config == other.config
+        }
     }
 
     /// The gates in their order.
@@ -101,8 +106,6 @@ package struct JudgingPolicy: Sendable, Equatable {
     /// Whether other gates judge the same: what identifies them is equal, whatever library does it.
     package func hasSameGates(as other: [Gate]) -> Bool {
         gates.count == other.count
-            && zip(gates, other).allSatisfy {
-                $0.name == $1.name && $0.version == $1.version && $0.config == $1.config
-            }
+            && zip(gates, other).allSatisfy { $0.isSame(as: $1) }
     }
 }

@@ -131,6 +131,7 @@ struct ExpertSubmit: NodeCommand {
             try judge.submit(block, router: changed)
             return block
         }
+        console.noteIfBusy(judge)
         let made = try judge.judge(block.hash)
         if json { try console.printJSON(console.json(made)) } else { try console.print(made) }
         if made.outcome != .accept { throw ExitCode(2) }

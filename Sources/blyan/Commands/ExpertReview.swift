@@ -30,6 +30,7 @@ struct ExpertReview: NodeCommand {
     var endsCleanly: Bool { true }
 
     func run(_ node: Node, _ console: Console) throws {
+        console.noteIfBusy(try node.judge(passphrase: console.nodePassphrase))
         let made = try node.review(
             name, model: model.model, passphrase: console.nodePassphrase)
         let taken = try made.clawback.map { try node.takenBack(by: $0) } ?? [:]

@@ -48,10 +48,12 @@ struct Run: NodeCommand {
     var mustHold: Bool { true }
 
     func run(_ node: Node, _ console: Console) throws {
-        let opensItsKey =
-            try Passphrase(home, console: console).isGiven
+        // Where nobody has to be asked for it.
+        if try Passphrase(home, console: console).isGiven
             || KeyFile(home: node.home).passphrase != nil
-        if opensItsKey { _ = try node.signingKey() }
+        {
+            _ = try node.signingKey()
+        }
         let miner = try mine.map { try makeMiner($0, node, console) }
         try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
         let log: @Sendable (String) -> Void = { console.note("\(timestamp()) \($0)") }
@@ -74,12 +76,9 @@ struct Run: NodeCommand {
             )
         }
         let interruption = Interruption()
-        // What waited when the last holder ended, where nobody has to be asked for the key.
-        var judging: Background<Void>?
-        if opensItsKey {
-            judging = Cancellation.$current.withValue(interruption.cancellation) {
-                Background { judgeWaiting(node, log) }
-            }
+        let waiting = WaitingCandidates(node, log)
+        let judging = Cancellation.$current.withValue(interruption.cancellation) {
+            Background { waiting.run() }
         }
         signal(SIGHUP, SIG_IGN)
         let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
@@ -121,7 +120,7 @@ struct Run: NodeCommand {
         isOver.withLock { $0 = true }
         scrubbed.wait()
         try mining?.value()
-        try judging?.value()
+        try judging.value()
         withExtendedLifetime((hangup, pruning)) {}
         log("stopping; commands under way are ended")
     }
@@ -149,33 +148,6 @@ struct Run: NodeCommand {
             log("mining is stopped; it goes on there when the node runs again")
         } catch {
             log("mining has ended: \(error)")
-        }
-    }
-
-    /// Judges candidates that wait; a fault is told, and its candidate waits on.
-    private func judgeWaiting(_ node: Node, _ log: @escaping @Sendable (String) -> Void) {
-        do {
-            let judge = try node.judge()
-            let queue = judge.candidates.queue
-            for entry in queue where !judge.isDue(entry) {
-                log("left out  \(judge.fault(of: entry) ?? "candidate \(entry.block.hash)")")
-            }
-            var told = ""
-            for entry in queue
-            where judge.isDue(entry) && judge.verdict(of: entry.block.hash) == nil {
-                do {
-                    let made = try judge.judge(entry.block.hash)
-                    log("judged    \(made.outcome.rawValue) \(made.reason) \(entry.block.hash)")
-                } catch {
-                    try Cancellation.check()
-                    // What keeps all of them waiting is told once.
-                    if told != "\(error)" { log("not judged: \(error)") }
-                    told = "\(error)"
-                }
-            }
-        } catch let error as KernelError where error.code == .cancelled {
-        } catch {
-            log("not judged: \(error)")
         }
     }
 }
