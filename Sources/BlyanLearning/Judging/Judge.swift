@@ -156,9 +156,9 @@ package final class Judge: @unchecked Sendable {
         return try judge(first.block.hash)
     }
 
-    /// Judges a candidate that waits, due or not, and writes the outcome; with defer it waits on. One that was judged
-    /// meanwhile keeps its verdict.
+    /// Judges a candidate that waits, due or not, and writes the outcome; with defer it waits on.
     ///
+    /// One that was judged meanwhile keeps its verdict.
     /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
     ///   `cancelled` on request; what reading model and text or appending throws.
     package func judge(_ candidate: Digest) throws -> Judgement {
