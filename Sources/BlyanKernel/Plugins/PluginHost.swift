@@ -46,6 +46,8 @@ internal import Foundation
             return try unsafe LoadedPlugin(
                 manifest: manifest, image: image, host: table(for: manifest.name))
         } catch {
+            // Also what a self-test says that was told to stop.
+            try Cancellation.check()
             throw KernelError(
                 error.code, "plugin \(manifest.name) (\(manifest.path)): \(error.message)",
                 hint: error.hint)
