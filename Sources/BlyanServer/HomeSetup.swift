@@ -51,16 +51,19 @@ public enum HomeSetup {
     ///
     /// - Parameters:
     ///   - name: the network's name in the Genesis Pact.
+    ///   - validators: public keys that sign verdicts beside this node's.
+    ///   - threshold: how many of all of them have to sign each verdict.
     ///   - passphrase: encrypts the new key, or opens the one that is there; nil = a random one in a ``KeyFile``.
     ///   - program: the folder of the running program.
     ///   - manifest: becomes the home's node manifest instead of the one that ships with the program.
     /// - Throws: ``KernelError`` as ``check(_:)``; `notFound` if the manifests that ship with the program are not found;
     ///   `config` for a `manifest` that is not valid; `io`.
     public static func run(
-        home: URL, name: String, passphrase: [UInt8]?, program: URL, manifest: URL? = nil,
-        now: Int64
+        home: URL, name: String, validators: [String] = [], threshold: Int = 1,
+        passphrase: [UInt8]?, program: URL, manifest: URL? = nil, now: Int64
     ) throws -> Result {
         try check(home)
+        try check(validators, threshold: threshold)
         let manager = FileManager.default
         let manifests = try manifestFolder(from: program)
         let source = manifest ?? manifests.appendingPathComponent("node.yaml")
@@ -89,7 +92,9 @@ public enum HomeSetup {
             key = try keystore.create(passphrase: keyFile.passphrase ?? keyFile.make())
             madeFile = keyFile.path
         }
-        let genesis = try writeGenesis(home: home, name: name, key: key, now: now)
+        let genesis = try writeGenesis(
+            home: home, name: name, validators: validators, threshold: threshold, key: key,
+            now: now)
         for file in try manager.contentsOfDirectory(
             atPath: manifests.appendingPathComponent("plugins").path
         ).sorted() {
@@ -156,9 +161,26 @@ public enum HomeSetup {
         }
     }
 
-    private static func writeGenesis(home: URL, name: String, key: SigningKey, now: Int64)
-        throws(KernelError) -> Digest
-    {
+    private static func check(_ validators: [String], threshold: Int) throws(KernelError) {
+        for key in validators where !Signature.isKey(key) {
+            throw KernelError(
+                .rule, "\(key) is no public key",
+                hint: "give the 66 hex digits that `blyan init` printed for that validator's home")
+        }
+        guard Set(validators).count == validators.count else {
+            throw KernelError(.rule, "a validator is listed twice")
+        }
+        guard (1...validators.count + 1).contains(threshold) else {
+            throw KernelError(
+                .rule,
+                "a threshold of \(threshold) of \(validators.count + 1) validators: expected 1 to \(validators.count + 1)"
+            )
+        }
+    }
+
+    private static func writeGenesis(
+        home: URL, name: String, validators: [String], threshold: Int, key: SigningKey, now: Int64
+    ) throws -> Digest {
         let store = try ChainStore(home: home, specs: ChainSpec.all)
         defer { store.close() }
         if let genesis = store.genesis { return genesis }
@@ -168,9 +190,15 @@ public enum HomeSetup {
                 "weights are served from the bytes that were signed",
                 "a part changes only by a version block that rests on a verdict",
                 "a fault is never a reject",
-            ], validators: [key.publicKey])
+            ], validators: [key.publicKey] + validators.filter { $0 != key.publicKey })
+        guard case .object(var document) = pact.document, threshold <= pact.validators.count else {
+            throw KernelError(
+                .rule, "a threshold of \(threshold) of \(pact.validators.count) validators",
+                hint: "this node's own key is one of those that --validator lists")
+        }
+        document["threshold"] = .int(Int64(threshold))
         let writer = try store.payloads.makeWriter()
-        try writer.write(pact.document.canonical())
+        try writer.write(JSONValue.object(document).canonical())
         var header = BlockHeader(
             chainID: "A", blockType: "genesis", index: 0, previous: nil, timestamp: now)
         header.metadata = ["network": .string(name)]

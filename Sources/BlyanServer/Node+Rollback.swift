@@ -126,14 +126,10 @@ extension Node {
             header.metadata["candidate"]?.string == version.hash.description,
             let accepted = try acceptance(of: version.hash)?.block,
             header.index > accepted.header.index,
-            let genesis = store.genesis, let pactBlock = try store.block(genesis),
             let document = try? VerdictDocument(parsing: store.document(verdict)),
-            document.block.hash == version.hash, document.showsRegression,
-            let pact = try? JSONValue(parsing: store.document(pactBlock))
+            document.block.hash == version.hash, document.showsRegression
         else { return false }
-        let validators = pact["validators"]?.strings ?? [pactBlock.header.miner]
-        let signers = try document.signers(among: validators, genesis: genesis)
-        return signers.count >= max(1, pact["threshold"]?.int ?? 1)
+        return try Quorum(store).isReached(by: document)
     }
 
     /// What takes back all that was paid for the acceptance of a version and has not vested.

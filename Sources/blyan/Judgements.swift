@@ -43,16 +43,25 @@ extension Console {
         case .reject: try print("verdict   rejected: \(made.reason)")
         case .defer:
             try print("verdict   deferred: \(made.reason); the candidate waits")
-            if made.reason.hasSuffix("-text") {
-                try print(
-                    "          `blyan pool add FILE` commits held-out text; `blyan pool retire SHARD` puts one that is too small aside"
-                )
-            }
+            try printNextStep(made.reason)
         }
         for gate in made.gates { try print(gate) }
         try print("candidate \(made.candidate.hash)")
         if let verdict = made.verdict { try print("receipt   \(verdict.hash)") }
         if let version = made.version { try print("version   \(version.hash)") }
+    }
+
+    /// What brings a verdict that was deferred to its end.
+    func printNextStep(_ reason: String) throws {
+        if reason.hasSuffix("-text") {
+            try print(
+                "          `blyan pool add FILE` commits held-out text; `blyan pool retire SHARD` puts one that is too small aside"
+            )
+        } else if reason.hasPrefix("signatures/") {
+            try print(
+                "          other validators sign with `blyan candidate cosign` in a copy of this home; `blyan candidate endorse FILE` adds that here"
+            )
+        }
     }
 
     /// A gate's line, and lines of what its evidence holds of improvements.

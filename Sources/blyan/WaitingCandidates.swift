@@ -9,12 +9,13 @@ internal import Synchronization
 /// Has candidates that wait judged while a node runs: at its start, and when gates or held-out text are others, since what
 /// had failed or was deferred may come to a verdict then.
 ///
-/// Where the key is locked it waits until a command has opened it. Any thread.
+/// Where the key is locked, or a verdict awaits signatures, it waits until the next block tells that this is over. Any thread.
 final class WaitingCandidates: Sendable {
     private let node: Node
     private let log: @Sendable (String) -> Void
     private let news = DispatchSemaphore(value: 0)
-    private let isOpen = Mutex(false)
+    // By a locked key, or a verdict that awaits signatures: the next block that is stored may tell that this is over.
+    private let isStuck = Mutex(true)
     private let told = Mutex("")
 
     init(_ node: Node, _ log: @escaping @Sendable (String) -> Void) {
@@ -29,9 +30,8 @@ final class WaitingCandidates: Sendable {
         node.messages.subscribe(to: .blockStored, capacity: 1024, whenFull: .dropOldest) {
             [weak self] message in
             guard let self else { return }
-            // The first block that is signed tells that the key is open.
-            let opens = !isOpen.withLock { $0 }
-            if opens || message.block.header.blockType == "policy" { news.signal() }
+            let goesOn = isStuck.withLock { $0 }
+            if goesOn || message.block.header.blockType == "policy" { news.signal() }
         }
     }
 
@@ -70,7 +70,7 @@ final class WaitingCandidates: Sendable {
 
     private func judgeAll() {
         guard node.isKeyOpen else { return }
-        isOpen.withLock { $0 = true }
+        isStuck.withLock { $0 = false }
         do {
             let judge = try node.judge()
             for entry in judge.candidates.queue {
@@ -80,7 +80,10 @@ final class WaitingCandidates: Sendable {
                     continue
                 }
                 // What comes of it is told to all who want to know, this log among them.
-                do { _ = try judge.judge(entry.block.hash) } catch { try Cancellation.check() }
+                do {
+                    guard try judge.judge(entry.block.hash).awaitsSignatures else { continue }
+                    return isStuck.withLock { $0 = true }
+                } catch { try Cancellation.check() }
             }
         } catch let error as KernelError where error.code == .cancelled {
         } catch {

@@ -25,13 +25,14 @@ final class JudgedHome {
                 "documents: 96\n  least_documents: 16\n  delta_ppm: 500\n  floor_ppm: -300000\n  resamples: 1000"
             ),
         ], pool: [PoolShard.Document] = JudgedHome.pool, model: String = Checkpoints.sample.path,
-        quantisation: String = ""
+        quantisation: String = "", validators: [String] = [], threshold: Int = 1
     ) throws {
         folder = FileManager.default.temporaryDirectory
             .appendingPathComponent("blyan-judged-\(UUID().uuidString)")
         let products = Checkpoints.root.appendingPathComponent(".build/release")
         _ = try HomeSetup.run(
-            home: folder, name: "test", passphrase: Self.passphrase, program: products, now: 1)
+            home: folder, name: "test", validators: validators, threshold: threshold,
+            passphrase: Self.passphrase, program: products, now: 1)
         try write(gates)
         current = try Self.open(folder)
         let importer = try Importer(
@@ -81,9 +82,13 @@ final class JudgedHome {
     }
 
     /// As after the process ended and began again.
-    func reopen() throws {
+    func reopen() throws { try replace { _ in } }
+
+    /// As ``reopen()``, with other files when it begins again.
+    func replace(_ change: (URL) throws -> Void) throws {
         current?.close()
         current = nil
+        try change(folder)
         current = try Self.open(folder)
     }
 

@@ -65,6 +65,9 @@ package final class CandidateStore: @unchecked Sendable {
     private var kept = Budget()
     // Work that writes payloads of which nothing tells yet.
     private var holders = 0
+    /// Where a verdict lies that lacks signatures.
+    var draftPath: String { folder.appendingPathComponent(Self.draftName).path }
+    private static let draftName = "draft.json"
     private static let suffix = ".json", rejectedSuffix = ".rejected.json"
     private static let format = "blyan-candidate/1"
     /// What the last process left that ended while it asked a gate: for the log.
@@ -81,7 +84,8 @@ package final class CandidateStore: @unchecked Sendable {
         asked = AskedFile(folder: folder)
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         for name in names.sorted() {
-            guard name.hasSuffix(Self.suffix), name != AskedFile.name else { continue }
+            guard name.hasSuffix(Self.suffix), name != AskedFile.name, name != Self.draftName
+            else { continue }
             nextNumber = max(nextNumber, (Int(name.prefix(12)) ?? 0) + 1)
             let entry = try read(name)
             if name.hasSuffix(Self.rejectedSuffix) {
@@ -140,7 +144,8 @@ package final class CandidateStore: @unchecked Sendable {
         waiting.append(entry)
     }
 
-    private func makeFolder() throws(KernelError) {
+    /// Makes the folder that candidates lie in, if it is not there.
+    func makeFolder() throws(KernelError) {
         guard !FileManager.default.fileExists(atPath: folder.path) else { return }
         do {
             try FileManager.default.createDirectory(

@@ -20,9 +20,19 @@ extension Judge {
     /// - Throws: ``KernelError`` if the block rests on no verdict, or something that is needed to judge again is not here.
     package func audit(_ block: Block) throws -> Audit {
         let verdict = try self.verdict(behind: block)
-        let document = try VerdictDocument(parsing: host.store.document(verdict))
-        var differences = try headerDifferences(verdict, document)
-        differences += try signatureDifferences(document)
+        return try audit(
+            verdict, VerdictDocument(parsing: host.store.document(verdict)), isDraft: false)
+    }
+
+    /// Audits a verdict that is not written yet, and lacks signatures.
+    func audit(_ draft: DraftVerdict) throws -> Audit {
+        try audit(block(of: draft), draft.document, isDraft: true)
+    }
+
+    private func audit(_ verdict: Block, _ document: VerdictDocument, isDraft: Bool) throws -> Audit
+    {
+        var differences = try headerDifferences(verdict, document, isDraft: isDraft)
+        if !isDraft { differences += try signatureDifferences(document) }
         guard let meta = try host.store.block(document.model),
             let version = try host.store.block(document.version),
             let policyBlock = try host.store.block(document.policy)
@@ -32,10 +42,7 @@ extension Judge {
                 "the model, version or policy that verdict \(verdict.hash) rests on is not here")
         }
         differences += try orderDifferences(verdict, document, version, policyBlock)
-        guard let policyJSON = try? JSONValue(canonical: host.store.document(policyBlock)) else {
-            throw KernelError(.malformed, "policy block \(policyBlock.hash) holds no JSON")
-        }
-        let policy = try JudgingPolicy(policyJSON)
+        let policy = try policy(of: policyBlock)
         let model = try ModelCatalog(host.store).model(meta, version: version)
         var drawn: PoolShard?
         if let draw = document.draw {
@@ -76,7 +83,8 @@ extension Judge {
             )
         }
         if document.isReview {
-            differences += try reviewDifferences(verdict, document, model, changes)
+            differences += try reviewDifferences(
+                verdict, document, model, changes, isDraft: isDraft)
         }
         return Audit(verdict: verdict, document: document, gates: gates, differences: differences)
     }
@@ -98,8 +106,9 @@ extension Judge {
         )
     }
 
-    private func headerDifferences(_ verdict: Block, _ document: VerdictDocument) throws -> [String]
-    {
+    private func headerDifferences(
+        _ verdict: Block, _ document: VerdictDocument, isDraft: Bool
+    ) throws -> [String] {
         let facts = verdict.header.metadata
         var found: [String] = []
         func compare(_ key: String, _ said: String) {
@@ -126,7 +135,7 @@ extension Judge {
         compare("router", document.router?.hash.description ?? "")
         for block in [document.block] + (document.router.map { [$0] } ?? []) {
             let stands = try host.store.block(block.hash) != nil
-            if stands != (document.isReview || document.outcome == "accept") {
+            if stands != (document.isReview || document.outcome == "accept" && !isDraft) {
                 found.append(
                     "the candidate's block of \(block.header.expertName) \(stands ? "stands" : "does not stand") on chain B, and the \(document.isReview ? "review" : "verdict") is \(document.outcome)"
                 )
@@ -141,15 +150,11 @@ extension Judge {
     }
 
     private func signatureDifferences(_ document: VerdictDocument) throws -> [String] {
-        guard let hash = host.store.genesis, let genesis = try host.store.block(hash),
-            let pact = try? JSONValue(parsing: host.store.document(genesis))
-        else { throw KernelError(.integrity, "the Genesis Pact cannot be read") }
-        let validators = pact["validators"]?.strings ?? [genesis.header.miner]
-        let threshold = Int(clamping: pact["threshold"]?.int ?? 1)
-        let signers = try document.signers(among: validators, genesis: hash)
-        guard signers.count < max(1, threshold) else { return [] }
+        let quorum = try Quorum(host.store)
+        let signers = try quorum.signers(of: document)
+        guard signers.count < quorum.threshold else { return [] }
         return [
-            "\(signers.count) of \(validators.count) validators have signed the receipt, the pact asks for \(threshold)"
+            "\(signers.count) of \(quorum.validators.count) validators have signed the receipt, the pact asks for \(quorum.threshold)"
         ]
     }
 

@@ -9,13 +9,17 @@ extension Judge {
     package func currentPolicy() throws(KernelError) -> (block: Block, policy: JudgingPolicy)? {
         for block in try host.store.blocks(.type(chain: "A", "policy"), reverse: true)
         where block.header.metadata["kind"]?.string == "judging" {
-            let bytes = try host.store.document(block)
-            guard let document = try? JSONValue(canonical: bytes) else {
-                throw KernelError(.malformed, "policy block \(block.hash) holds no JSON")
-            }
-            return (block, try JudgingPolicy(document))
+            return (block, try policy(of: block))
         }
         return nil
+    }
+
+    /// What a policy block says.
+    func policy(of block: Block) throws(KernelError) -> JudgingPolicy {
+        guard let document = try? JSONValue(canonical: host.store.document(block)) else {
+            throw KernelError(.malformed, "policy block \(block.hash) holds no JSON")
+        }
+        return try JudgingPolicy(document)
     }
 
     /// Writes a policy with the gates that are enabled now, unless the newest has the same.

@@ -7,12 +7,10 @@ internal import Foundation
 extension Judge {
     /// A verdict that is about to be written.
     struct Receipt {
-        /// Without signatures.
-        var document: VerdictDocument
+        /// With all signatures that the pact asks for.
+        let document: VerdictDocument
         /// The model as ``VerdictDocument/version`` has it.
         let model: CatalogModel
-        /// Which of the validators' secret chains the draw is of.
-        let secretNumber: Int64
         /// Whether a gate was told anything of the text: only then the judgement counts on its shard.
         let readsText: Bool
         /// Blocks that stand before the verdict is written, or in its record.
@@ -23,30 +21,28 @@ extension Judge {
         var versionFacts: [String: JSONValue] = [:]
     }
 
-    /// Blocks that follow one another on chain A, and what the first says.
+    /// Blocks that follow one another on chain A.
     struct Written {
         let verdict: Block
-        let document: VerdictDocument
         let version: Block?
         /// UTC milliseconds.
         let time: Int64
     }
 
-    /// Signs a receipt and the version that rests on it, and has both appended as one record.
+    /// Makes blocks of a receipt and the version that rests on it, and has both appended as one record.
     ///
     /// - Parameter append: appends both, and whatever else belongs into the record.
     /// - Returns: Nil if another version is current by now, or another policy governs: what was judged is to be judged again.
     /// - Throws: What signing and `append` throw.
     func write(_ receipt: Receipt, append: (Written) throws -> Void) throws -> Written? {
         let store = host.store
-        var receipt = receipt
         let key = try host.key()
-        try receipt.document.sign(key, genesis: store.genesis ?? .zero)
         let document = receipt.document
+        guard let (policyBlock, policy) = try currentPolicy(), policyBlock.hash == document.policy
+        else { return nil }
         let payload = try DocumentBlock(
-            "verdict", document.encoded,
-            dependsOn: [document.model, document.version, document.policy],
-            metadata: facts(of: receipt), in: store)
+            "verdict", document.encoded, dependsOn: Self.basis(of: document),
+            metadata: facts(of: receipt, secretNumber: policy.secretNumber), in: store)
         while true {
             let place = store.next(on: "A")
             // Whatever moves either takes the place on chain A, so that the record is refused there.
@@ -68,19 +64,46 @@ extension Judge {
                         ["model": .string(receipt.model.name)]) { own, _ in own }, in: store
                 ).block(at: (place.index + 1, verdict.hash), with: key, now: now)
             }
-            let written = Written(
-                verdict: verdict, document: document, version: version, time: now)
+            let written = Written(verdict: verdict, version: version, time: now)
             do { try append(written) } catch let error as KernelError where error.code == .rule {
                 if store.next(on: "A").index > place.index { continue }
                 // That the record is refused says nothing about what was judged.
                 throw KernelError(.integrity, error.message, hint: error.hint)
             }
             lock.withLock { index.add(verdict) }
+            forgetDraft()
             return written
         }
     }
 
-    private func facts(of receipt: Receipt) -> [String: JSONValue] {
+    /// The blocks that every verdict rests on.
+    private static func basis(of document: VerdictDocument) -> [Digest] {
+        [document.model, document.version, document.policy]
+    }
+
+    /// The block that a draft would be if it were written now, signed by this node: what an audit of it looks at.
+    func block(of draft: DraftVerdict) throws -> Block {
+        let document = draft.document
+        guard let meta = try host.store.block(document.model),
+            let policyBlock = try host.store.block(document.policy)
+        else {
+            throw KernelError(
+                .notFound, "what verdict on \(document.block.hash) rests on is not here")
+        }
+        let policy = try policy(of: policyBlock)
+        let receipt = Receipt(
+            document: document, model: try ModelCatalog(host.store).model(meta),
+            readsText: draft.readsText)
+        let place = host.store.next(on: "A")
+        var header = BlockHeader(
+            chainID: "A", blockType: "verdict", index: place.index, previous: place.previous,
+            timestamp: host.clock())
+        header.dependsOn = Self.basis(of: document)
+        header.metadata = facts(of: receipt, secretNumber: policy.secretNumber)
+        return try Block(signing: header, with: host.key())
+    }
+
+    private func facts(of receipt: Receipt, secretNumber: Int64) -> [String: JSONValue] {
         let document = receipt.document
         var facts: [String: JSONValue] = [
             "candidate": .string(document.block.hash.description),
@@ -93,7 +116,7 @@ extension Judge {
         if let router = document.router { facts["router"] = .string(router.hash.description) }
         if let draw = document.draw {
             if receipt.readsText { facts["shard"] = .string(draw.shard.description) }
-            facts["secret_number"] = .int(receipt.secretNumber)
+            facts["secret_number"] = .int(secretNumber)
             facts["secret_count"] = .int(Int64(draw.count))
         }
         return facts

@@ -52,6 +52,12 @@ extension Judge {
             let model = try ModelCatalog(host.store).model(meta)
             let router = try companion(of: version, in: model)
             let changes = try reverted(version, router, in: model)
+            if let (reason, gates) = try deferral(of: version.hash, isReview: true) {
+                return Review(
+                    version: version, parent: changes[changes.count - 1].parent, router: router,
+                    outcome: .defer, reason: reason, gates: gates, verdict: nil, reverted: nil,
+                    clawback: nil)
+            }
             let known = lock.withLock { index.shards[version.hash] ?? [] }
             let draw = try draw(version, model, policy, but: known)
             let received = host.clock()
@@ -64,14 +70,14 @@ extension Judge {
             }
             var (outcome, reason) = Judgement.outcome(of: gates)
             if draw == nil { (outcome, reason) = (.defer, Review.noFreshText) }
-            func review(_ written: Written?, _ clawback: Block?) -> Review {
+            func deferred(_ reason: String) -> Review {
                 Review(
                     version: version, parent: changes[changes.count - 1].parent, router: router,
-                    outcome: outcome, reason: reason, gates: gates, verdict: written?.verdict,
-                    reverted: written?.version, clawback: clawback)
+                    outcome: .defer, reason: reason, gates: gates, verdict: nil, reverted: nil,
+                    clawback: nil)
             }
             guard outcome != .defer, let draw, let base = model.version else {
-                return review(nil, nil)
+                return deferred(reason)
             }
             var document = VerdictDocument(
                 model: meta.hash, version: base.hash, policy: policyBlock.hash, block: version,
@@ -83,32 +89,50 @@ extension Judge {
                     .plugin, "nothing was written: \(what)",
                     hint: "let a gate that measures improvement be the last one of the policy")
             }
-            var receipt = Receipt(
-                document: document, model: model, secretNumber: policy.secretNumber,
-                readsText: true, dependsOn: changes.map(\.block.hash))
-            if outcome == .reject {
-                receipt.parts = Self.parts(of: model, reverting: changes)
-                receipt.versionFacts = [
-                    "rollback": .string(version.header.expertName),
-                    "from": .string(version.hash.description),
-                ]
-            }
-            var clawback: Block?
-            let written = try write(receipt) { written in
-                guard let older = written.version else {
-                    return try host.store.append([written.verdict])
-                }
-                clawback = try host.revert(
-                    [written.verdict, older],
-                    RevertedVersion(block: version, verdict: written.verdict, time: written.time))
-            }
+            if let reason = try sign(&document, readsText: true) { return deferred(reason) }
             // Nil: the model changed while it was judged, so that it is judged again if it is current still.
-            guard let written else { continue }
-            for block in [written.verdict, written.version, clawback] {
-                if let block { host.onStored(block) }
-            }
-            return review(written, clawback)
+            if let made = try conclude(review: document) { return made }
         }
+    }
+
+    /// Writes the verdict of a review, and if the version is worse the one that reverts it and what is taken back.
+    ///
+    /// - Parameter document: with all signatures.
+    /// - Returns: Nil if the model is another one by now, or another policy governs.
+    func conclude(review document: VerdictDocument) throws -> Review? {
+        let version = document.block
+        guard let meta = try host.store.block(document.model) else { return nil }
+        let model = try ModelCatalog(host.store).model(meta)
+        guard model.version?.hash == document.version else { return nil }
+        let changes = try reverted(version, document.router, in: model)
+        var receipt = Receipt(
+            document: document, model: model, readsText: true,
+            dependsOn: changes.map(\.block.hash))
+        if document.outcome == "reject" {
+            receipt.parts = Self.parts(of: model, reverting: changes)
+            receipt.versionFacts = [
+                "rollback": .string(version.header.expertName),
+                "from": .string(version.hash.description),
+            ]
+        }
+        var clawback: Block?
+        let written = try write(receipt) { written in
+            guard let older = written.version else {
+                return try host.store.append([written.verdict])
+            }
+            clawback = try host.revert(
+                [written.verdict, older],
+                RevertedVersion(block: version, verdict: written.verdict, time: written.time))
+        }
+        guard let written else { return nil }
+        for block in [written.verdict, written.version, clawback] {
+            if let block { host.onStored(block) }
+        }
+        return Review(
+            version: version, parent: changes[changes.count - 1].parent,
+            router: document.router, outcome: document.outcome == "accept" ? .accept : .reject,
+            reason: document.reason, gates: document.gates, verdict: written.verdict,
+            reverted: written.version, clawback: clawback)
     }
 
     /// The router that a version brought, if it is current still: what one review judges and reverts together.

@@ -8,7 +8,8 @@ extension Judge {
     /// That it judged a version that had been accepted, with the router that had to be judged with it, and that what
     /// follows on chain A is what had to follow.
     func reviewDifferences(
-        _ verdict: Block, _ document: VerdictDocument, _ model: CatalogModel, _ changes: [Change]
+        _ verdict: Block, _ document: VerdictDocument, _ model: CatalogModel, _ changes: [Change],
+        isDraft: Bool
     ) throws -> [String] {
         var found: [String] = []
         let version = document.block
@@ -25,7 +26,7 @@ extension Judge {
             )
         }
         if let what = Self.difference(inReview: document) { found.append(what) }
-        guard document.outcome == "reject" else { return found }
+        guard document.outcome == "reject", !isDraft else { return found }
         var next: Block?
         try host.store.scan(.chain("A", from: verdict.header.index + 1)) {
             block throws(KernelError) in

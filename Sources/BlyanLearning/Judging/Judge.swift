@@ -81,6 +81,9 @@ package final class Judge: @unchecked Sendable {
         /// The version block that made the candidate current; nil unless it was accepted.
         package let version: Block?
 
+        /// Whether a verdict, this one or another, is to be signed by more validators first.
+        package var awaitsSignatures: Bool { outcome == .defer && reason.hasPrefix("signatures/") }
+
         /// What the gates' answers come to, and "gate/code" of the one that did not accept.
         static func outcome(of gates: [VerdictDocument.Gate]) -> (Outcome, reason: String) {
             guard let last = gates.last, let outcome = Outcome(rawValue: last.outcome),
@@ -161,13 +164,19 @@ package final class Judge: @unchecked Sendable {
     /// One that was judged meanwhile keeps its verdict.
     /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
     ///   `cancelled` on request; what reading model and text or appending throws.
-    package func judge(_ candidate: Digest) throws -> Judgement {
+    package func judge(_ candidate: Digest, isAnew: Bool = false) throws -> Judgement {
         try takeTurn()
         defer { judging.unlock() }
         guard let entry = candidates.queue.first(where: { $0.block.hash == candidate }) else {
             // Somebody else had it judged while this call waited for its turn.
             if let made = try judgement(of: candidate) { return made }
             throw KernelError(.notFound, "no candidate \(candidate) waits for a verdict")
+        }
+        if isAnew, try draft()?.block.hash == candidate { forgetDraft() }
+        if let (reason, gates) = try deferral(of: candidate, isReview: false) {
+            return Judgement(
+                candidate: entry.block, outcome: .defer, reason: reason, gates: gates,
+                verdict: nil, version: nil)
         }
         let result = Result { try judge(entry) }
         host.onJudged(entry.block, result)
@@ -363,7 +372,7 @@ package final class Judge: @unchecked Sendable {
         }
     }
 
-    /// Writes verdict, and with accept the candidate and the version that it makes, as one record.
+    /// Makes and signs the verdict, and writes it if that signature is enough.
     ///
     /// - Parameter judged: the model that it was compared with; nil if it was not compared with any.
     /// - Returns: Nil if the model is another one by now.
@@ -373,30 +382,46 @@ package final class Judge: @unchecked Sendable {
         readsText: Bool = false
     ) throws -> Judgement? {
         let block = entry.block
-        let (outcome, reason) = Judgement.outcome(of: gates)
-        guard outcome != .defer else {
-            return Judgement(
-                candidate: block, outcome: outcome, reason: reason, gates: gates, verdict: nil,
+        func deferred(_ reason: String) -> Judgement {
+            Judgement(
+                candidate: block, outcome: .defer, reason: reason, gates: gates, verdict: nil,
                 version: nil)
         }
-        guard let metaHash = block.header.dependsOn.first, let meta = try host.store.block(metaHash)
-        else {
-            throw KernelError(.notFound, "the model of candidate \(block.hash) is gone")
-        }
-        let model = try ModelCatalog(host.store).model(meta)
+        let (outcome, reason) = Judgement.outcome(of: gates)
+        guard outcome != .defer else { return deferred(reason) }
+        let model = try model(of: block)
         guard let base = model.version else {
             throw KernelError(.integrity, "the model \(model.name) is incomplete")
         }
         if let judged, judged.version?.hash != base.hash { return nil }
-        let isAccepted = outcome == .accept
+        var document = VerdictDocument(
+            model: model.meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
+            router: entry.router, received: entry.received, draw: draw, gates: gates,
+            outcome: outcome.rawValue, reason: reason)
+        if let reason = try sign(&document, readsText: readsText) { return deferred(reason) }
+        return try conclude(entry, document, readsText: readsText)
+    }
+
+    private func model(of block: Block) throws -> CatalogModel {
+        guard let hash = block.header.dependsOn.first, let meta = try host.store.block(hash) else {
+            throw KernelError(.notFound, "the model of candidate \(block.hash) is gone")
+        }
+        return try ModelCatalog(host.store).model(meta)
+    }
+
+    /// Writes verdict, and with accept the candidate and the version that it makes, as one record.
+    ///
+    /// - Parameter document: with all signatures.
+    /// - Returns: Nil if the model is another one by now, or another policy governs.
+    func conclude(
+        _ entry: CandidateStore.Entry, _ document: VerdictDocument, readsText: Bool
+    ) throws -> Judgement? {
+        let block = entry.block
+        let isAccepted = document.outcome == "accept"
         // Whatever is written on chain A first is written before this record takes its place there.
         if isAccepted { try host.prepare() }
-        var receipt = Receipt(
-            document: VerdictDocument(
-                model: meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
-                router: entry.router, received: entry.received, draw: draw, gates: gates,
-                outcome: outcome.rawValue, reason: reason),
-            model: model, secretNumber: policy.secretNumber, readsText: readsText)
+        let model = try model(of: block)
+        var receipt = Receipt(document: document, model: model, readsText: readsText)
         if isAccepted {
             receipt.dependsOn = entry.blocks.map(\.hash)
             var parts = model.parts
@@ -410,7 +435,7 @@ package final class Judge: @unchecked Sendable {
             try host.append(
                 entry.blocks + [written.verdict, version],
                 AcceptedCandidate(
-                    block: block, verdict: written.verdict, document: written.document,
+                    block: block, verdict: written.verdict, document: document,
                     time: written.time))
         }
         guard let written else { return nil }
@@ -422,7 +447,7 @@ package final class Judge: @unchecked Sendable {
             host.onStored(block)
         }
         return Judgement(
-            candidate: block, outcome: outcome, reason: reason, gates: gates,
-            verdict: written.verdict, version: written.version)
+            candidate: block, outcome: isAccepted ? .accept : .reject, reason: document.reason,
+            gates: document.gates, verdict: written.verdict, version: written.version)
     }
 }

@@ -7,7 +7,9 @@ internal import BlyanServer
 struct CandidateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "candidate", abstract: "List candidates that wait, and have them judged.",
-        subcommands: [CandidateList.self, CandidateJudge.self])
+        subcommands: [
+            CandidateList.self, CandidateJudge.self, CandidateCosign.self, CandidateEndorse.self,
+        ])
 }
 
 struct CandidateList: NodeCommand {
@@ -16,7 +18,8 @@ struct CandidateList: NodeCommand {
         abstract: "List the candidates that wait for a verdict, first come first.",
         discussion: """
             State: waits; fault, after a gate failed; stopped, if a gate ended the node again and again while it judged \
-            this candidate, which is then judged only on request.
+            this candidate, which is then judged only on request; signatures, if its verdict lacks those of other \
+            validators.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -27,7 +30,9 @@ struct CandidateList: NodeCommand {
     func run(_ node: Node, _ console: Console) throws {
         let judge = try node.judge()
         let queue = judge.candidates.queue
+        let draft = try judge.draft()
         func state(_ entry: CandidateStore.Entry) -> String {
+            if draft?.block.hash == entry.block.hash { return "signatures" }
             guard judge.isDue(entry) else { return "stopped" }
             return judge.fault(of: entry) == nil ? "waits" : "fault"
         }
@@ -88,7 +93,7 @@ struct CandidateJudge: NodeCommand {
 
     @Argument(
         help: ArgumentHelp(
-            "Hashes, or their beginnings; whatever happened to them before.",
+            "Hashes, or their beginnings; whatever happened to them before, also anew where a verdict awaits signatures.",
             valueName: "candidate"))
     var candidates: [String] = []
 
@@ -110,7 +115,7 @@ struct CandidateJudge: NodeCommand {
         if !chosen.isEmpty { console.noteIfBusy(judge) }
         for entry in chosen {
             do {
-                let made = try judge.judge(entry.block.hash)
+                let made = try judge.judge(entry.block.hash, isAnew: !candidates.isEmpty)
                 if json {
                     try console.printJSON(console.json(made))
                 } else {

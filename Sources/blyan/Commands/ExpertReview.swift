@@ -44,7 +44,8 @@ struct ExpertReview: NodeCommand {
 }
 
 extension Console {
-    fileprivate func json(_ made: Judge.Review, _ taken: [Account: Int64]) -> JSONValue {
+    /// A review as one JSON object.
+    func json(_ made: Judge.Review, _ taken: [Account: Int64]) -> JSONValue {
         .object([
             "expert": .string(made.version.header.expertName),
             "from": .string(made.version.hash.description),
@@ -63,7 +64,8 @@ extension Console {
         ])
     }
 
-    fileprivate func print(_ made: Judge.Review, _ taken: [Account: Int64]) throws {
+    /// A review for a person.
+    func print(_ made: Judge.Review, _ taken: [Account: Int64]) throws {
         let (version, parent) = (made.version, made.parent)
         let name = version.header.expertName
         try print("version   \(version.header.version)  \(version.hash)")
@@ -80,6 +82,7 @@ extension Console {
             )
         case .defer:
             try print("verdict   deferred: \(made.reason); nothing was written")
+            try printNextStep(made.reason)
         }
         for gate in made.gates { try print(gate, isReview: true) }
         if let verdict = made.verdict { try print("receipt   \(verdict.hash)") }

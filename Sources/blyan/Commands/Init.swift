@@ -17,6 +17,18 @@ struct Init: ConsoleCommand {
     @Option(help: ArgumentHelp("The network's name in the Genesis Pact.", valueName: "name"))
     var network = "local"
 
+    @Option(
+        help: ArgumentHelp(
+            "The public key of another validator, in the Genesis Pact for good; may be given again.",
+            valueName: "key"))
+    var validator: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "How many validators, this node among them, have to sign each verdict.", valueName: "k")
+    )
+    var threshold = 1
+
     @Flag(help: "Print one JSON object.")
     var json = false
 
@@ -30,7 +42,8 @@ struct Init: ConsoleCommand {
         let passphrase =
             Keystore(home: folder).exists ? try source.unlocking(folder) : try source.creating()
         let made = try HomeSetup.run(
-            home: folder, name: network, passphrase: passphrase, program: program,
+            home: folder, name: network, validators: validator, threshold: threshold,
+            passphrase: passphrase, program: program,
             manifest: home.manifest.map { console.url($0) }, now: now())
         if let file = made.keyFile {
             console.note(
@@ -49,6 +62,10 @@ struct Init: ConsoleCommand {
         try console.print("home      \(folder.path)")
         try console.print("network   \(network), genesis \(made.genesis)")
         try console.print("key       \(made.publicKey)")
+        if !validator.isEmpty {
+            try console.print(
+                "verdicts  are signed by \(threshold) of \(validator.count + 1) validators")
+        }
         try console.print("plugins   \(made.trusted.joined(separator: ", "))")
         if !made.missing.isEmpty {
             console.note("blyan: no library was found for \(made.missing.joined(separator: ", "))")
