@@ -86,6 +86,8 @@ protocol NodeCommand: ParsableCommand {
     var endsCleanly: Bool { get }
     /// Whether opening the home builds its index again.
     var rebuildsIndex: Bool { get }
+    /// What to do if the process that holds the home ends while it runs the command.
+    var afterHolderEnds: String? { get }
     /// The file with the passphrase of the wallet that the command opens or makes.
     var walletPassphraseFile: String? { get }
     func run(_ node: Node, _ console: Console) throws
@@ -97,6 +99,7 @@ extension NodeCommand {
     var mustHold: Bool { false }
     var endsCleanly: Bool { false }
     var rebuildsIndex: Bool { false }
+    var afterHolderEnds: String? { nil }
     var walletPassphraseFile: String? { nil }
     func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws { throw reason }
 }
@@ -170,7 +173,9 @@ struct Dispatch {
                 refusal = error
             }
             if let node { return try serve(command, node) }
-            let status = try ControlSocket.forward(arguments, home: home, console: console) {
+            let status = try ControlSocket.forward(
+                arguments, home: home, console: console, advice: command.afterHolderEnds
+            ) {
                 try Passphrase(
                     command.home, walletFile: command.walletPassphraseFile, console: console
                 ).answering($0, home)

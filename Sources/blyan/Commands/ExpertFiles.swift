@@ -111,6 +111,8 @@ struct ExpertSubmit: NodeCommand {
 
     var endsCleanly: Bool { true }
 
+    var afterHolderEnds: String? { AuthorOptions.afterHolderEnds }
+
     func run(_ node: Node, _ console: Console) throws {
         let loaded = try node.model(model.model)
         let tensors = try read(file, name, parent: parent, loaded, node, console)

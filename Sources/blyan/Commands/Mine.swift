@@ -88,6 +88,8 @@ struct Mine: NodeCommand {
 
     var endsCleanly: Bool { true }
 
+    var afterHolderEnds: String? { AuthorOptions.afterHolderEnds }
+
     func run(_ node: Node, _ console: Console) throws {
         let bytes = try console.read(data)
         let loaded = try node.model(model.model)
@@ -213,6 +215,9 @@ struct AuthorOptions: ParsableArguments {
     var wallet = Wallets.node
 
     @OptionGroup var options: WalletOptions
+
+    static let afterHolderEnds =
+        "see `blyan candidate list` before you run the command again: the candidate may wait there already"
 
     var walletPassphraseFile: String? { options.walletPassphraseFile }
 
