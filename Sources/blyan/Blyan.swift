@@ -65,10 +65,28 @@ struct Blyan: ParsableCommand {
             if status == 0 {
                 try? console.print(fullMessage(for: error))
             } else {
-                Failure.note(error, arguments: arguments, console)
+                Failure.note(
+                    unknownCommand(arguments) ?? error, arguments: arguments, console)
             }
             return status
         }
+    }
+
+    /// That a command line names a command which its group has not: the parser complains of the first option instead.
+    private static func unknownCommand(_ arguments: [String]) -> ValidationError? {
+        var group: any ParsableCommand.Type = Self.self
+        var path = "blyan"
+        for word in arguments {
+            let commands = group.configuration.subcommands
+            guard !commands.isEmpty, !word.hasPrefix("-"), word != "help" else { return nil }
+            guard let next = commands.first(where: { $0._commandName == word }) else {
+                let names = commands.map { $0._commandName }.joined(separator: ", ")
+                return ValidationError("`\(path)` has no command \"\(word)\": it has \(names)")
+            }
+            group = next
+            path += " \(word)"
+        }
+        return nil
     }
 }
 

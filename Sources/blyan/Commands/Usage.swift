@@ -147,7 +147,9 @@ struct ExpertTop: NodeCommand {
     @OptionGroup var home: HomeOptions
     @OptionGroup var model: ModelOptions
 
-    @Option(name: .short, help: ArgumentHelp("Lines at most.", valueName: "count"))
+    @Option(
+        name: .short, parsing: .unconditional,
+        help: ArgumentHelp("Lines at most.", valueName: "count"))
     var n = 20
 
     @Flag(help: "Print one JSON array.")
