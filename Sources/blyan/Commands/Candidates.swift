@@ -80,8 +80,8 @@ struct CandidateJudge: NodeCommand {
         commandName: "judge",
         abstract: "Judge candidates that wait: after a fault, or what was deferred.",
         discussion: """
-            Without CANDIDATE all that wait, but those at which a gate ended the node again and again. Exit status 1 if a \
-            gate failed.
+            Without CANDIDATE all that wait, but those at which a gate ended the node again and again. Exit status 1: a \
+            gate failed. Exit status 2: all were judged, and not all accepted.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -107,9 +107,11 @@ struct CandidateJudge: NodeCommand {
             console.note("blyan: left out: \(judge.fault(of: entry) ?? "")")
         }
         var failures: [any Error] = []
+        var allAccepted = true
         for entry in chosen {
             do {
                 let made = try judge.judge(entry.block.hash)
+                if made.outcome != .accept { allAccepted = false }
                 if json {
                     try console.printJSON(console.json(made))
                 } else {
@@ -125,6 +127,7 @@ struct CandidateJudge: NodeCommand {
             }
         }
         if let last = failures.last { throw last }
+        if !allAccepted { throw ExitCode(2) }
     }
 
     private func entry(_ name: String, in queue: [CandidateStore.Entry]) throws(KernelError)
