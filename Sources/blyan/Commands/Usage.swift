@@ -284,7 +284,18 @@ struct WalletTrust: NodeCommand {
             "uploads   \(standing.left) of \(standing.quota) left today, refills at \(UTC.text(standing.refills))"
         )
         try console.print(
-            "record    \(trust.accepted) accepted of \(trust.judged) judged, \(waiting) waiting; \(trust.acceptedInRow) accepted and \(trust.rejectedInRow) rejected in a row"
+            "record    \(trust.accepted) accepted of \(trust.judged) judged, \(waiting) waiting")
+        try console.print(
+            "in a row  \(trust.acceptedInRow) accepted since the last rejection; \(trust.rejectedInRow) of the \(Trust.demotion) rejected that lose a level"
         )
+        switch standing.level {
+        case .newbie:
+            try console.print("next      trusted, after \(Trust.promotion) accepted in a row")
+        case .trusted:
+            try console.print(
+                "next      expert, after \(Trust.record) accepted as trusted: \(trust.acceptedAtLevel) so far"
+            )
+        case .expert: break
+        }
     }
 }
