@@ -16,6 +16,9 @@ extension Node {
         public let library: Digest?, libraryHere: Digest?
         /// Rewards and clawbacks that were looked at.
         public let transactions: Int
+        /// Those of them that take back: of such a one only the verdict is looked at, not the amount, which is what had not
+        /// vested and follows when chain C is played again.
+        public let clawbacks: Int
         /// All in which the block and this node differ; empty = they agree.
         public let differences: [String]
     }
@@ -80,7 +83,7 @@ extension Node {
         guard let first = rewards.first else {
             return RewardAudit(
                 block: block, terms: nil, library: nil, libraryHere: nil, transactions: clawbacks,
-                differences: differences)
+                clawbacks: clawbacks, differences: differences)
         }
         let named = try first.reason.blocks.compactMap { try store.block($0) }
         guard
@@ -91,7 +94,7 @@ extension Node {
         else {
             return RewardAudit(
                 block: block, terms: nil, library: first.reason.policy.library, libraryHere: nil,
-                transactions: rewards.count + clawbacks,
+                transactions: rewards.count + clawbacks, clawbacks: clawbacks,
                 differences: differences + ["its reasons name no reward policy on chain"])
         }
         let terms = try RewardTerms.terms(of: policyBlock, store)
@@ -123,7 +126,7 @@ extension Node {
         return RewardAudit(
             block: block, terms: terms, library: first.reason.policy.library,
             libraryHere: plugin.plugin.sha256, transactions: rewards.count + clawbacks,
-            differences: differences)
+            clawbacks: clawbacks, differences: differences)
     }
 
     /// The library is evidence: any that reproduces the vectors may compute.

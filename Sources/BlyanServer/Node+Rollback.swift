@@ -12,6 +12,8 @@ extension Node {
         public let version: Block
         /// The block that was current, and the one that is now.
         public let from: Block, to: Block
+        /// The same of each part that moved in the same step, since it was accepted together with this one.
+        public let others: [(from: Block, to: Block)]
         /// The verdict that shows the regression, if there is one.
         public let verdict: Digest?
         /// The block that takes back what had not vested, if anything had not.
@@ -20,8 +22,8 @@ extension Node {
 
     /// Makes an older version of a part current again by one signed step.
     ///
-    /// If a later verdict shows that the version which is left is worse than its parent, what was paid for it and has not
-    /// vested is taken back in the same record.
+    /// An expert and the router that it was accepted with move together, while both are current. If a later verdict shows that
+    /// a version which is left is worse than its parent, what was paid for it and has not vested is taken back in the same record.
     /// - Parameters:
     ///   - target: a version of the part; nil = the parent of the current one.
     ///   - passphrase: asked if the key that signs is locked; nil = what the node was made with.
@@ -42,9 +44,15 @@ extension Node {
                         hint: "`blyan expert list --model \(model.name)` lists them")
                 }
                 let older = try older(part, current, target, model)
-                let regression = try regression(of: current)
                 var parts = model.parts
                 parts[part] = older.hash
+                try moveHalves(&parts, from: current, to: older)
+                let others = try changes(from: model.parts, to: parts, but: part)
+                var worse = current
+                var regression = try regression(of: current)
+                for (left, _) in others where regression == nil {
+                    (worse, regression) = (left, try self.regression(of: left))
+                }
                 let list = try VersionDocument(
                     model: model.meta.hash, parts: parts, parent: base.hash,
                     verdict: regression?.hash ?? acceptance(of: older.hash)?.block.hash)
@@ -56,7 +64,7 @@ extension Node {
                         "from": .string(current.hash.description),
                     ], in: store
                 ).block(at: place, with: key, now: Node.now())
-                let taken = try regression.map { try clawbacks(of: current, because: $0) } ?? []
+                let taken = try regression.map { try clawbacks(of: worse, because: $0) } ?? []
                 var clawback: Block?
                 do throws(KernelError) {
                     if taken.isEmpty {
@@ -76,8 +84,8 @@ extension Node {
                     messages.publish(BlockStored(block), to: .blockStored)
                 }
                 return Rollback(
-                    version: version, from: current, to: older, verdict: regression?.hash,
-                    clawback: clawback)
+                    version: version, from: current, to: older, others: others,
+                    verdict: regression?.hash, clawback: clawback)
             }
         }
     }
@@ -102,6 +110,63 @@ extension Node {
                 hint: "`blyan expert show \(part)` lists the versions")
         }
         return block
+    }
+
+    /// Moves the other halves of pairs that a part leaves, or comes to: back if they are current, forward if what they replaced is.
+    private func moveHalves(
+        _ parts: inout [String: Digest], from current: Block, to target: Block
+    ) throws {
+        if let left = try versions(from: current, backTo: target) {
+            for half in try left.compactMap(otherHalf)
+            where parts[half.header.expertName] == half.hash {
+                parts[half.header.expertName] = half.header.previous
+            }
+        } else if let joined = try versions(from: target, backTo: current) {
+            for half in try joined.reversed().compactMap(otherHalf)
+            where parts[half.header.expertName] == half.header.previous {
+                parts[half.header.expertName] = half.hash
+            }
+        }
+    }
+
+    /// A version and those that it replaced, newest first, without the last; nil if that is none of them.
+    private func versions(from newest: Block, backTo last: Block) throws -> [Block]? {
+        var found: [Block] = []
+        var next: Block? = newest
+        while let block = next, block.hash != last.hash {
+            found.append(block)
+            next = try block.header.previous.flatMap { try store.block($0) }
+        }
+        return next == nil ? nil : found
+    }
+
+    /// What was accepted together with a version: the router of an expert, the expert of a router; nil if nothing was.
+    private func otherHalf(of version: Block) throws -> Block? {
+        var half: Digest?
+        try store.scan(.dependents(version.hash)) { block throws(KernelError) in
+            let facts = block.header.metadata
+            guard block.header.chainID == "A", block.header.blockType == "verdict",
+                !VerdictIndex.isReview(block), facts["outcome"] == .string("accept"),
+                let expert = facts["candidate"]?.string, let router = facts["router"]?.string,
+                [expert, router].contains(version.hash.description)
+            else { return true }
+            half = Digest(hex: expert == version.hash.description ? router : expert)
+            return false
+        }
+        return try half.flatMap { try store.block($0) }
+    }
+
+    /// Blocks that are current before and after, of all parts but one that differ, by name.
+    private func changes(
+        from old: [String: Digest], to new: [String: Digest], but part: String
+    ) throws -> [(from: Block, to: Block)] {
+        try new.keys.sorted().compactMap { name in
+            guard name != part, old[name] != new[name],
+                let before = try old[name].flatMap({ try store.block($0) }),
+                let after = try new[name].flatMap({ try store.block($0) })
+            else { return nil }
+            return (before, after)
+        }
     }
 
     /// The newest review that shows a version to be worse than its parent, or nil.

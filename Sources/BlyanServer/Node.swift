@@ -82,7 +82,7 @@ public final class Node: @unchecked Sendable {
         remembered = RememberedFiles(
             path: home.appendingPathComponent("verified"), seconds: manifest.rememberSeconds)
         // What waits for its verdict is read first: no block names its payloads yet.
-        let candidates = try CandidateStore(home: home, now: Self.now())
+        let candidates = CandidateStore(home: home, now: Self.now())
         self.candidates = candidates
         var unnamed: [Digest] = []
         store = try ChainStore(

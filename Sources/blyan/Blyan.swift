@@ -65,10 +65,28 @@ struct Blyan: ParsableCommand {
             if status == 0 {
                 try? console.print(fullMessage(for: error))
             } else {
-                Failure.note(error, arguments: arguments, console)
+                Failure.note(
+                    unknownCommand(arguments) ?? error, arguments: arguments, console)
             }
             return status
         }
+    }
+
+    /// That a command line names a command which its group has not: the parser complains of the first option instead.
+    private static func unknownCommand(_ arguments: [String]) -> ValidationError? {
+        var group: any ParsableCommand.Type = Self.self
+        var path = "blyan"
+        for word in arguments {
+            let commands = group.configuration.subcommands
+            guard !commands.isEmpty, !word.hasPrefix("-"), word != "help" else { return nil }
+            guard let next = commands.first(where: { $0._commandName == word }) else {
+                let names = commands.map { $0._commandName }.joined(separator: ", ")
+                return ValidationError("`\(path)` has no command \"\(word)\": it has \(names)")
+            }
+            group = next
+            path += " \(word)"
+        }
+        return nil
     }
 }
 
@@ -86,6 +104,8 @@ protocol NodeCommand: ParsableCommand {
     var endsCleanly: Bool { get }
     /// Whether opening the home builds its index again.
     var rebuildsIndex: Bool { get }
+    /// What to do if the process that holds the home ends while it runs the command.
+    var afterHolderEnds: String? { get }
     /// The file with the passphrase of the wallet that the command opens or makes.
     var walletPassphraseFile: String? { get }
     func run(_ node: Node, _ console: Console) throws
@@ -97,6 +117,7 @@ extension NodeCommand {
     var mustHold: Bool { false }
     var endsCleanly: Bool { false }
     var rebuildsIndex: Bool { false }
+    var afterHolderEnds: String? { nil }
     var walletPassphraseFile: String? { nil }
     func run(unopened home: URL, _ reason: KernelError, _ console: Console) throws { throw reason }
 }
@@ -170,7 +191,9 @@ struct Dispatch {
                 refusal = error
             }
             if let node { return try serve(command, node) }
-            let status = try ControlSocket.forward(arguments, home: home, console: console) {
+            let status = try ControlSocket.forward(
+                arguments, home: home, console: console, advice: command.afterHolderEnds
+            ) {
                 try Passphrase(
                     command.home, walletFile: command.walletPassphraseFile, console: console
                 ).answering($0, home)

@@ -31,6 +31,26 @@ extension Console {
         if judge.isBusy { note("blyan: another judgement is under way; this one waits for it") }
     }
 
+    /// Evidence by name: integers and short texts, also those of a member that one of the texts names, at most twelve.
+    private static func figures(_ evidence: JSONValue) -> [String] {
+        guard case .object(var members) = evidence else { return [] }
+        for name in members.values.compactMap(\.string) {
+            for member in members.values {
+                guard case .object(let named)? = member[name] else { continue }
+                members.merge(named) { own, _ in own }
+            }
+        }
+        let figures = members.sorted { $0.key < $1.key }.compactMap { name, value -> String? in
+            let short = value.string.map { Digest(hex: $0) == nil ? $0 : String($0.prefix(12)) }
+            guard let text = value.int.map({ "\($0)" }) ?? short else { return nil }
+            let line = "\(name) \(text)"
+            // A stranger's gate wrote it, and it goes to a terminal; what is longer is no person's reading.
+            return line.utf8.count <= 96 && line.utf8.allSatisfy { (0x20..<0x7F).contains($0) }
+                ? line : nil
+        }
+        return Array(figures.prefix(12))
+    }
+
     /// One JSON value of the chain's kind on a line of its own.
     func printJSON(_ value: JSONValue) throws {
         try print(String(decoding: value.canonical(), as: UTF8.self))
@@ -64,7 +84,8 @@ extension Console {
         }
     }
 
-    /// A gate's line, and lines of what its evidence holds of improvements.
+    /// A gate's line, and lines of what its evidence holds of improvements; where it holds none and the gate does not accept,
+    /// of all that it measured.
     ///
     /// - Parameter isReview: it was asked about a version that stands.
     func print(_ gate: VerdictDocument.Gate, isReview: Bool = false) throws {
@@ -83,6 +104,11 @@ extension Console {
                 "          improvement \(mean), within \(low) and \(high); \(isReview ? "worse if all of that is below 0" : "more than \(delta) is asked for")"
             )
             try print("          on \(evidence["token_count"]?.int ?? 0) tokens of held-out text")
+        } else if gate.outcome != Judge.Judgement.Outcome.accept.rawValue {
+            let figures = Self.figures(evidence)
+            for start in stride(from: 0, to: figures.count, by: 6) {
+                try print("          " + figures[start...].prefix(6).joined(separator: "; "))
+            }
         }
         guard case .object(let slices)? = evidence["slices"] else { return }
         for name in slices.keys.sorted() {

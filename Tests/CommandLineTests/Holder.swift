@@ -44,18 +44,30 @@ extension Home {
 
     /// A connection to the control socket.
     func connect() throws -> Int32 {
+        try open { Foundation.connect($0, $1, $2) }
+    }
+
+    /// A control socket of this test's own, as that of a holder.
+    func listen() throws -> Int32 {
+        unlink(socket)
+        return try open { bind($0, $1, $2) == 0 ? Foundation.listen($0, 8) : -1 }
+    }
+
+    private func open(
+        _ body: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Int32
+    ) throws -> Int32 {
         let client = Foundation.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let path = Array(socket.utf8)
         guard path.count < 108 else { throw Failure(description: "\(socket) is too long") }
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path) }
-        let connected = withUnsafePointer(to: &address) {
+        let opened = withUnsafePointer(to: &address) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                Foundation.connect(client, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+                body(client, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
-        guard connected == 0 else { throw Failure(description: "cannot connect to \(socket)") }
+        guard opened == 0 else { throw Failure(description: "cannot open \(socket)") }
         return client
     }
 

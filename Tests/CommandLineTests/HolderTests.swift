@@ -1,3 +1,4 @@
+import BlyanServer
 import Foundation
 import Testing
 
@@ -49,6 +50,36 @@ import Testing
         #expect(try home.succeed("chain", "verify").contains("verified"))
         next.end(SIGINT)
         #expect(next.process.terminationStatus == 0)
+    }
+
+    /// What is to be done follows from the command that was under way.
+    @Test func aHolderThatDiesLeavesAdviceThatFits() throws {
+        let home = try Home()
+        let lock = try HomeLock(home: home.folder)
+        defer { withExtendedLifetime(lock) {} }
+        let text = home.scratch.path
+        for (arguments, advice) in [
+            (["import", text], "hint: run the command again"),
+            (["mine", "--expert", "a", "--data", text], "hint: see `blyan candidate list --home"),
+            (["expert", "submit", "a", text], "hint: see `blyan candidate list --home"),
+            (["eval", "--prompt-file", text], nil),
+        ] as [([String], String?)] {
+            let error = home.scratch.appendingPathComponent("client.err")
+            let listener = try home.listen()
+            let client = try home.start(
+                arguments, output: URL(fileURLWithPath: "/dev/null"), error: error)
+            let accepted = accept(listener, nil, nil)
+            // It is told that its command runs, and nothing more.
+            let word: [UInt8] = [2, 0, 0, 0, 0]
+            #expect(send(accepted, word, word.count, Int32(MSG_NOSIGNAL)) == word.count)
+            shutdown(accepted, Int32(SHUT_WR))
+            client.waitUntilExit()
+            close(accepted)
+            close(listener)
+            let said = try String(contentsOf: error, encoding: .utf8)
+            #expect(client.terminationStatus == 1 && said.contains("has gone in the middle"))
+            #expect(advice.map { said.contains($0) } ?? !said.contains("hint:"), "\(said)")
+        }
     }
 
     @Test func theSocketIsForItsOwnerAlone() throws {

@@ -145,5 +145,9 @@ import Testing
         try home.fail(
             "mine", "--data", text, "--order", "round-robin", "--json", naming: ["--json"])
         try home.fail("mine", "--data", text, "--order", "random", naming: ["round-robin"])
+        for part in ["layer0.attention", "embedding", "norm"] {
+            try home.fail(
+                "mine", "--expert", part, "--data", text, naming: ["\(part) cannot be replaced"])
+        }
     }
 }

@@ -103,7 +103,11 @@ import Testing
         for block in [report.verdictBlock, report.versionBlock, report.clawbackBlock] {
             let audit = try shop.home.succeed("audit", block)
             #expect(audit.contains("review    \(report.verdictBlock): reject"), "\(audit)")
-            #expect(audit.contains("rewards   \(report.clawbackBlock): 1 transaction"), "\(audit)")
+            #expect(
+                audit.contains(
+                    "clawback  \(report.clawbackBlock): 1 transaction, compared with the review"),
+                "\(audit)")
+            #expect(!audit.contains("rewards   "), "\(audit)")
             #expect(audit.hasSuffix("audit     agrees\n"), "\(audit)")
         }
         #expect(try shop.home.succeed("audit", made.candidate.hash.description).contains("accept"))

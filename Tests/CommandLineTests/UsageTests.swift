@@ -118,6 +118,29 @@ import Testing
         }
     }
 
+    @Test func numbersOutOfRangeAreRefusedBeforeTheHomeIsOpened() throws {
+        let home = try Home.unmade()
+        let mine = ["mine", "--expert", "layer0.expert0", "--data", "-"]
+        for (arguments, name) in [
+            (mine + ["--steps", "-3"], "steps is -3, expected 1 to"),
+            (mine + ["--steps", "0"], "steps is 0, expected 1 to"),
+            (mine + ["--batch", "0"], "batch is 0, expected 1 to"),
+            (mine + ["--sequence", "-1"], "sequence is -1, expected 1"),
+            (mine + ["--rate", "-1"], "rate is -1.0, expected more than 0"),
+            (mine + ["--rehearse", "-1"], "rehearsal is -1, expected 0 or more"),
+            (mine + ["--threads", "-1"], "--threads must be 1 to 1024"),
+            (["run", "--mine-steps", "-1"], "steps is -1, expected 1 to"),
+            (["run", "--mine-steps", "0"], "steps is 0, expected 1 to"),
+            (["expert", "top", "-n", "-3"], "-n must be above 0"),
+            (["block", "list"], "`blyan block` has no command \"list\": it has show, export"),
+        ] {
+            let outcome = try home.run(arguments)
+            #expect(outcome.status == 64 && outcome.error.contains(name), "\(outcome.error)")
+        }
+        try home.fail(
+            "chain", "log", naming: ["is not a home", "blyan init --home \(home.folder.path)"])
+    }
+
     @Test func errorsNameObjectAndRemedy() throws {
         let home = try Home(.imported)
         let folder = home.folder.path

@@ -76,18 +76,25 @@ final class Workshop {
         _ part: String = "layer0.expert0", by key: SigningKey? = nil, factor: Float = 1.01
     ) throws -> Block {
         let node = try node
+        return try Contribution(to: node.model(nil), store: node.store, plugins: node.plugins)
+            .block(
+                part, tensors(of: part, factor: factor), key: key ?? node.signingKey(), bits: 12,
+                now: Self.now)
+    }
+
+    /// The current tensors of a part times a factor.
+    func tensors(of part: String, factor: Float) throws -> [ExpertFile.Tensor] {
+        let node = try node
         let model = try node.model(nil)
         let current = try #require(model.model.parts[part])
         let block = try #require(try node.store.block(current))
         let values = try model.decode(part)
-        let tensors = try model.open(block).tensors.map { tensor in
+        return try model.open(block).tensors.map { tensor in
             let old = try #require(values[tensor.name])
             return ExpertFile.Tensor(
                 name: tensor.name, rows: tensor.rows, columns: tensor.columns,
                 values: old.array(0..<tensor.rows * tensor.columns).map { $0 * factor })
         }
-        return try Contribution(to: model, store: node.store, plugins: node.plugins).block(
-            part, tensors, key: key ?? node.signingKey(), bits: 12, now: Self.now)
     }
 
     static var now: Int64 { Int64(Date().timeIntervalSince1970 * 1000) }

@@ -70,16 +70,16 @@ package final class CandidateStore: @unchecked Sendable {
     private static let draftName = "draft.json"
     private static let suffix = ".json", rejectedSuffix = ".rejected.json"
     private static let format = "blyan-candidate/1"
-    /// What the last process left that ended while it asked a gate: for the log.
+    /// Whether a file cannot be read, so that nobody knows which payload is its candidate's.
+    private var isDamaged = false
+    /// Files that cannot be read, and what the last process left that ended while it asked a gate: for the log.
     package private(set) var notes: [String] = []
 
     /// Reads what waits in a home, and forgets rejected ones beyond the budget.
     ///
     /// If a gate was being asked when the last process ended, that is counted, and its candidate goes to the end of the
-    /// queue.
-    ///
-    /// - Throws: ``KernelError`` with code `malformed` naming the file that is no candidate.
-    package init(home: URL, now: Int64) throws(KernelError) {
+    /// queue. A file that cannot be read is noted and left where it is.
+    package init(home: URL, now: Int64) {
         folder = home.appendingPathComponent("candidates")
         asked = AskedFile(folder: folder)
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
@@ -87,7 +87,13 @@ package final class CandidateStore: @unchecked Sendable {
             guard name.hasSuffix(Self.suffix), name != AskedFile.name, name != Self.draftName
             else { continue }
             nextNumber = max(nextNumber, (Int(name.prefix(12)) ?? 0) + 1)
-            let entry = try read(name)
+            guard let entry = read(name) else {
+                isDamaged = true
+                notes.append(
+                    "\(folder.appendingPathComponent(name).path) is no candidate that can be read, and is left out: put a copy of the file there, or remove it and have the candidate submitted again"
+                )
+                continue
+            }
             if name.hasSuffix(Self.rejectedSuffix) {
                 rejected.append(entry)
             } else {
@@ -99,20 +105,20 @@ package final class CandidateStore: @unchecked Sendable {
         _ = forget(now)
     }
 
-    private func read(_ name: String) throws(KernelError) -> Entry {
+    /// The candidate in a file; nil if there is none.
+    private func read(_ name: String) -> Entry? {
         let path = folder.appendingPathComponent(name).path
         let bytes = FileManager.default.contents(atPath: path).map { Array($0) } ?? []
         guard let value = try? JSONValue(parsing: bytes), value["format"]?.string == Self.format,
-            let received = value["received"]?.int, let line = value["block"]?.string
-        else {
-            throw KernelError(
-                .malformed, "\(path) is no candidate", hint: "remove it: it was never judged")
-        }
+            let received = value["received"]?.int, let line = value["block"]?.string,
+            let block = try? Block(parsing: Array(line.utf8))
+        else { return nil }
         var router: Block?
-        if let line = value["router"]?.string { router = try Block(parsing: Array(line.utf8)) }
-        var entry = Entry(
-            block: try Block(parsing: Array(line.utf8)), router: router, received: received,
-            file: name)
+        if let line = value["router"]?.string {
+            router = try? Block(parsing: Array(line.utf8))
+            guard router != nil else { return nil }
+        }
+        var entry = Entry(block: block, router: router, received: received, file: name)
         if case .array(let deaths)? = value["deaths"] {
             entry.deaths = deaths.compactMap { GateDeath($0) }
         }
@@ -122,12 +128,13 @@ package final class CandidateStore: @unchecked Sendable {
     /// Candidates that wait, first come first.
     package var queue: [Entry] { lock.withLock { waiting } }
 
-    /// Whether a payload belongs to a candidate that waits or is kept.
+    /// Whether a payload belongs to a candidate that waits or is kept, or may belong to one whose file cannot be read.
     package func keeps(_ payload: Digest) -> Bool {
         lock.withLock {
-            (waiting + rejected).contains { entry in
-                entry.blocks.contains { $0.header.payloadHash == payload }
-            }
+            isDamaged
+                || (waiting + rejected).contains { entry in
+                    entry.blocks.contains { $0.header.payloadHash == payload }
+                }
         }
     }
 

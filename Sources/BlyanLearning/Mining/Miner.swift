@@ -91,6 +91,11 @@ package final class Miner: @unchecked Sendable {
                 "the model \(model.model.name) has no part \"\(part)\"",
                 hint: "`blyan expert list --model \(model.model.name)` lists them")
         }
+        guard VerdictIndex.isReplaceable(part) else {
+            throw ModelError(
+                "\(part) cannot be replaced, and so is not trained",
+                hint: "name an expert, a router or a shared expert")
+        }
         router = isWithRouter ? try Self.router(of: part, in: model.model) : nil
         let network = try Network(
             Weights(config) { try model.decode($0) },

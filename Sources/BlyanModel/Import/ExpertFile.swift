@@ -81,22 +81,33 @@ package enum ExpertFile {
 
     /// Reads the tensors of a part from a file.
     ///
-    /// Tensors have the part's own names, or those that Hugging Face checkpoints give them, with any prefix.
+    /// Tensors have the part's own names, or those that Hugging Face checkpoints give them, with any prefix. A safetensors
+    /// file is known by how it begins, whatever its name is.
     ///
     /// - Parameter plugins: read what is no safetensors file.
     /// - Throws: ``ModelError`` naming file and tensor; ``KernelError`` naming the plugin that would read the file.
     package static func read(_ path: String, of layout: PartLayout, plugins: PluginSet) throws
         -> Contents
     {
-        let isSafetensors = path.hasSuffix(".safetensors")
+        // One that is damaged is told what a safetensors file must have.
+        let isSafetensors =
+            try SafetensorsFile.isBegun(at: path) || path.hasSuffix(".safetensors")
         let named: any NamedTensors
         if isSafetensors {
             named = try SafetensorsFile(path: path)
         } else {
             let url = URL(fileURLWithPath: path)
+            let format: FormatPlugin
+            do throws(KernelError) {
+                format = try plugins.format(forFileExtension: url.pathExtension)
+            } catch {
+                throw KernelError(
+                    error.code, "\(path) is no safetensors file, and \(error.message)",
+                    hint: error.hint)
+            }
             named = try ForeignTensors(
                 directory: url.deletingLastPathComponent().path, files: [url.lastPathComponent],
-                index: nil, format: plugins.format(forFileExtension: url.pathExtension))
+                index: nil, format: format)
         }
         var tensors: [Tensor] = []
         var used: Set<String> = []

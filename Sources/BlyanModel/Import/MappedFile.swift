@@ -30,7 +30,9 @@ internal import Foundation
         var info = stat()
         guard unsafe fstat(descriptor, &info) == 0, info.st_mode & S_IFMT == S_IFREG else {
             close(descriptor)
-            throw ModelError("\(path) is not a regular file")
+            throw ModelError(
+                info.st_mode & S_IFMT == S_IFDIR
+                    ? "\(path) is a folder, expected a file" : "\(path) is not a regular file")
         }
         // Unlike the time of the last write, nobody can set this one back.
         changed = info.st_ctim

@@ -5,6 +5,17 @@ package struct SafetensorsFile: NamedTensors {
     package let entries: [String: TensorEntry]
     package let files: [MappedFile]
 
+    /// Whether a file begins as safetensors do, whatever it is called.
+    ///
+    /// - Throws: ``ModelError`` if it is absent, empty or no regular file.
+    static func isBegun(at path: String) throws(ModelError) -> Bool {
+        let file = try MappedFile(path: path)
+        let bytes = unsafe file.bytes
+        guard bytes.count > 8, unsafe bytes[8] == UInt8(ascii: "{") else { return false }
+        return unsafe UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
+            <= UInt64(headerLimit)
+    }
+
     private static let headerLimit = 100_000_000
     private static let tensorLimit = 1_000_000
 

@@ -141,7 +141,8 @@ public struct NodeManifest: Sendable {
 
     /// The error for foreign files that no enabled plugin reads; it names the manifest line to add.
     public func notEnabled(fileExtension suffix: String) -> KernelError {
-        notEnabled("no format that is enabled on this node reads .\(suffix) files") {
+        let files = suffix.isEmpty ? "files without an extension" : ".\(suffix) files"
+        return notEnabled("no format that is enabled on this node reads \(files)") {
             $0.fileExtensions.contains(suffix)
         }
     }

@@ -181,12 +181,14 @@ public final class ControlSocket: @unchecked Sendable {
 
     /// Asks the holder of `home` to run a command and writes what it answers to `console`.
     ///
-    /// - Parameter passphrase: asked if the command signs with a key that the holder has not opened.
+    /// - Parameters:
+    ///   - advice: what to do if the holder goes away in between.
+    ///   - passphrase: asked if the command signs with a key that the holder has not opened.
     /// - Returns: The exit status, or nil if nobody listens there, or the holder ended before the command began.
     /// - Throws: ``KernelError`` with code `io` if the holder goes away in between; what `passphrase` and writing to
     ///   `console` throw.
     public static func forward(
-        _ arguments: [String], home: URL, console: Console,
+        _ arguments: [String], home: URL, console: Console, advice: String? = nil,
         passphrase: (KeyRequest) throws -> [UInt8]
     ) throws -> Int32? {
         let descriptor = try makeSocket()
@@ -195,7 +197,7 @@ public final class ControlSocket: @unchecked Sendable {
             unsafe connect(descriptor, address, length)
         }
         guard connected == 0 else { return nil }
-        let channel = ControlChannel(descriptor: descriptor)
+        let channel = ControlChannel(descriptor: descriptor, advice: advice)
         let request = try JSONEncoder().encode(
             ControlRequest(
                 arguments: arguments, directory: console.directory.path, tilde: console.tilde,

@@ -51,12 +51,14 @@ struct ControlChannel: Sendable {
     let descriptor: Int32
     /// Seconds for which the other end may take nothing, asked while it takes nothing.
     var patience: @Sendable () -> Int = { .max }
+    /// What to do if the other end has gone.
+    var advice: String?
 
-    private static let gone = KernelError(
-        .io, "the process that holds the home has gone in the middle of this command",
-        hint:
-            "what it had acknowledged is kept: run the command again, an import goes on where it stopped"
-    )
+    private var gone: KernelError {
+        KernelError(
+            .io, "the process that holds the home has gone in the middle of this command",
+            hint: advice)
+    }
 
     /// Whether the other end has closed the connection.
     var isGone: Bool {
@@ -92,7 +94,7 @@ struct ControlChannel: Sendable {
             guard count < 0, errno == EAGAIN, waited / 5 < patience() else {
                 // After part of a frame nothing else can follow: later calls fail at once.
                 shutdown(descriptor, Int32(SHUT_RDWR))
-                throw Self.gone
+                throw gone
             }
             // A fifth of a second at a time: patience may end while this waits.
             var state = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
@@ -123,7 +125,7 @@ struct ControlChannel: Sendable {
                     descriptor, all.baseAddress.map { unsafe $0 + filled }, all.count - filled, 0)
             }
             if got < 0, errno == EINTR { continue }
-            guard got > 0 else { throw Self.gone }
+            guard got > 0 else { throw gone }
             filled += got
         }
         return bytes

@@ -12,7 +12,8 @@ struct AuditCommand: NodeCommand {
         discussion: """
             BLOCK is a verdict (of a review too), a candidate that was judged, a version block that rests on one, or a reward or usage block \
             of chain C: the beginning of its hash is enough. The verdict is judged again, and the rewards that rest on it are computed \
-            again by the policy that governed. Everything comes from blocks and payloads alone. Exit status 1: the blocks \
+            again by the policy that governed; of what was taken back it is checked that a review shows the version worse, and the \
+            amounts, which are what had not vested, are computed by `blyan chain verify`. Everything comes from blocks and payloads alone. Exit status 1: the blocks \
             and this node differ.
             """)
 
@@ -76,8 +77,16 @@ struct AuditCommand: NodeCommand {
 
     private func print(_ audit: Node.RewardAudit, _ console: Console) throws {
         let policy = audit.terms.map { " by \($0.name) \($0.version)" } ?? ""
-        try console.print(
-            "rewards   \(audit.block.hash): \(audit.transactions.of("transaction"))\(policy)")
+        let rewards = audit.transactions - audit.clawbacks
+        if rewards > 0 || audit.clawbacks == 0 {
+            try console.print(
+                "rewards   \(audit.block.hash): \(rewards.of("transaction"))\(policy)")
+        }
+        if audit.clawbacks > 0 {
+            try console.print(
+                "clawback  \(audit.block.hash): \(audit.clawbacks.of("transaction")), compared with the review that it rests on; its amounts are computed by `blyan chain verify`"
+            )
+        }
         for difference in audit.differences { try console.print("differs   \(difference)") }
     }
 
@@ -87,6 +96,7 @@ struct AuditCommand: NodeCommand {
             "policy": .string(audit.terms?.name ?? ""),
             "policy_version": .string(audit.terms?.version ?? ""),
             "transactions": .int(Int64(audit.transactions)),
+            "clawbacks": .int(Int64(audit.clawbacks)),
             "library": .string(audit.library?.description ?? ""),
             "library_here": .string(audit.libraryHere?.description ?? ""),
             "agrees": .bool(audit.differences.isEmpty),

@@ -85,8 +85,8 @@ struct CandidateJudge: NodeCommand {
         commandName: "judge",
         abstract: "Judge candidates that wait: after a fault, or what was deferred.",
         discussion: """
-            Without CANDIDATE all that wait, but those at which a gate ended the node again and again. Exit status 1 if a \
-            gate failed.
+            Without CANDIDATE all that wait, but those at which a gate ended the node again and again. Exit status 1: a \
+            gate failed. Exit status 2: all were judged, and not all accepted.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -112,10 +112,12 @@ struct CandidateJudge: NodeCommand {
             console.note("blyan: left out: \(judge.fault(of: entry) ?? "")")
         }
         var failures: [any Error] = []
+        var allAccepted = true
         if !chosen.isEmpty { console.noteIfBusy(judge) }
         for entry in chosen {
             do {
                 let made = try judge.judge(entry.block.hash, isAnew: !candidates.isEmpty)
+                if made.outcome != .accept { allAccepted = false }
                 if json {
                     try console.printJSON(console.json(made))
                 } else {
@@ -131,6 +133,7 @@ struct CandidateJudge: NodeCommand {
             }
         }
         if let last = failures.last { throw last }
+        if !allAccepted { throw ExitCode(2) }
     }
 
     private func entry(_ name: String, in queue: [CandidateStore.Entry]) throws(KernelError)

@@ -28,10 +28,19 @@ struct ExpertExport: NodeCommand {
     @Option(help: ArgumentHelp("The file to write.", valueName: "file"))
     var output: String
 
+    @Flag(help: "Write over a file that is there already.")
+    var force = false
+
     @Flag(help: "Print one JSON object.")
     var json = false
 
     func run(_ node: Node, _ console: Console) throws {
+        let file = console.url(output)
+        guard force || !FileManager.default.fileExists(atPath: file.path) else {
+            throw KernelError(
+                .io, "\(file.path) is there already",
+                hint: "give another file with --output, or write over it with --force")
+        }
         let loaded = try node.model(model.model)
         let config = loaded.model.document.config
         guard let layout = config.parts.first(where: { $0.name == name }),
@@ -55,7 +64,6 @@ struct ExpertExport: NodeCommand {
             case .pickle:
                 try ExpertFile.encoded(tensors, by: node.plugins.format(forFileExtension: "pt"))
             }
-        let file = console.url(output)
         do { try Data(bytes).write(to: file, options: .atomic) } catch {
             throw KernelError(.io, "cannot write \(file.path): \(error.localizedDescription)")
         }
@@ -109,7 +117,19 @@ struct ExpertSubmit: NodeCommand {
 
     var walletPassphraseFile: String? { author.walletPassphraseFile }
 
+    func validate() throws {
+        guard let parent else { return }
+        guard (6...64).contains(parent.utf8.count),
+            parent.allSatisfy({ $0.isASCII && $0.isHexDigit })
+        else {
+            throw ValidationError(
+                "--parent is \"\(parent)\", expected 6 to 64 hex digits of a block's hash")
+        }
+    }
+
     var endsCleanly: Bool { true }
+
+    var afterHolderEnds: String? { AuthorOptions.afterHolderEnds }
 
     func run(_ node: Node, _ console: Console) throws {
         let loaded = try node.model(model.model)
@@ -152,7 +172,7 @@ struct ExpertSubmit: NodeCommand {
         let contents = try ExpertFile.read(
             console.url(file).path, of: layout, plugins: node.plugins)
         let from = parent ?? contents.parent?.description ?? current.description
-        guard from.count >= 6, current.description.hasPrefix(from.lowercased()) else {
+        guard current.description.hasPrefix(from.lowercased()) else {
             throw KernelError(
                 .rule,
                 "\(file) was trained from \(from.prefix(12)), and the current version of \(part) is \(current.description.prefix(12)): somebody was faster",

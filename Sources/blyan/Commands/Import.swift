@@ -37,6 +37,8 @@ struct Import: NodeCommand {
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    var afterHolderEnds: String? { "run the command again: it goes on where it stopped" }
+
     func validate() throws {
         guard quantize == nil || quantize == "int8" else {
             throw ValidationError("--quantize knows only int8")

@@ -36,28 +36,33 @@ struct Mine: NodeCommand {
     @Option(help: ArgumentHelp("The text to train on; - is standard input.", valueName: "file"))
     var data: String
 
-    @Option(help: ArgumentHelp("Optimiser steps.", valueName: "n"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Optimiser steps.", valueName: "n"))
     var steps = MiningDefaults.steps
 
-    @Option(help: ArgumentHelp("Sequences a step.", valueName: "n"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Sequences a step.", valueName: "n"))
     var batch = MiningDefaults.batch
 
-    @Option(help: ArgumentHelp("Tokens a sequence.", valueName: "n"))
+    @Option(parsing: .unconditional, help: ArgumentHelp("Tokens a sequence.", valueName: "n"))
     var sequence = MiningDefaults.sequence
 
-    @Option(help: ArgumentHelp("The highest learning rate.", valueName: "x"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("The highest learning rate.", valueName: "x"))
     var rate = MiningDefaults.rate
 
-    @Option(help: ArgumentHelp("What batches are drawn by.", valueName: "n"))
+    @Option(
+        parsing: .unconditional, help: ArgumentHelp("What batches are drawn by.", valueName: "n"))
     var seed: UInt64 = 1
 
     @Option(
+        parsing: .unconditional,
         help: ArgumentHelp(
             "Tokens that the model makes first, for half of each batch, so that it keeps what it knew; 0 = none.",
             valueName: "n"))
     var rehearse = MiningDefaults.rehearsal
 
-    @Option(help: ArgumentHelp("Threads that train; otherwise the node's.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Threads that train; otherwise the node's.", valueName: "n"))
     var threads: Int?
 
     @Flag(help: "Begin anew, even if an interrupted training could go on.")
@@ -78,6 +83,7 @@ struct Mine: NodeCommand {
         if let threads, !(1...1024).contains(threads) {
             throw ValidationError("--threads must be 1 to 1024")
         }
+        try MiningDefaults.validate(options)
         guard (expert == nil) != (order == nil) else {
             throw ValidationError("give either --expert or --order")
         }
@@ -88,15 +94,25 @@ struct Mine: NodeCommand {
 
     var endsCleanly: Bool { true }
 
+    var afterHolderEnds: String? { AuthorOptions.afterHolderEnds }
+
+    /// As they were given; a model's context may be shorter.
+    private var options: TrainingOptions {
+        var options = TrainingOptions(steps: steps)
+        options.batch = batch
+        options.sequence = sequence
+        options.rate = rate
+        options.seed = seed
+        options.rehearsal = rehearse
+        return options
+    }
+
     func run(_ node: Node, _ console: Console) throws {
         let bytes = try console.read(data)
         let loaded = try node.model(model.model)
         let text = try TrainingText(bytes, name: data, tokenizer: loaded.tokenizer)
-        var options = MiningDefaults.options(steps, sequence: sequence, loaded)
-        options.batch = batch
-        options.rate = rate
-        options.seed = seed
-        options.rehearsal = rehearse
+        var options = options
+        options.sequence = min(sequence, loaded.model.document.config.maximumPositions)
         let training = Node.Training(
             options, threads: threads ?? node.threads, isFresh: restart, isWithRouter: withRouter)
         // Before minutes of work: whoever cannot sign or has no upload left learns it now.
@@ -214,6 +230,9 @@ struct AuthorOptions: ParsableArguments {
 
     @OptionGroup var options: WalletOptions
 
+    static let afterHolderEnds =
+        "see `blyan candidate list` before you run the command again: the candidate may wait there already"
+
     var walletPassphraseFile: String? { options.walletPassphraseFile }
 
     /// The wallet's key.
@@ -242,14 +261,19 @@ enum MiningDefaults {
     static let rehearsal = 32768
 
     /// Options for a model, whose context may be short.
-    static func options(_ steps: Int, sequence: Int = sequence, _ model: LoadedModel)
-        -> TrainingOptions
-    {
+    static func options(_ steps: Int, _ model: LoadedModel) -> TrainingOptions {
         var options = TrainingOptions(steps: steps)
         options.batch = batch
         options.sequence = min(sequence, model.model.document.config.maximumPositions)
         options.rate = rate
         options.rehearsal = rehearsal
         return options
+    }
+
+    /// That the options make sense, before anything is opened.
+    static func validate(_ options: TrainingOptions) throws {
+        do throws(ModelError) { try options.validate() } catch {
+            throw ValidationError(error.message)
+        }
     }
 }

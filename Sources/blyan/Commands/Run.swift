@@ -34,7 +34,9 @@ struct Run: NodeCommand {
     @Option(help: ArgumentHelp("The model that is mined for.", valueName: "name"))
     var mineModel: String?
 
-    @Option(help: ArgumentHelp("Optimiser steps of each expert.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Optimiser steps of each expert.", valueName: "n"))
     var mineSteps = MiningDefaults.steps
 
     @Option(
@@ -46,6 +48,8 @@ struct Run: NodeCommand {
     var walletPassphraseFile: String? { wallet.walletPassphraseFile }
 
     var mustHold: Bool { true }
+
+    func validate() throws { try MiningDefaults.validate(TrainingOptions(steps: mineSteps)) }
 
     func run(_ node: Node, _ console: Console) throws {
         // Where nobody has to be asked for it.

@@ -147,7 +147,9 @@ struct ExpertTop: NodeCommand {
     @OptionGroup var home: HomeOptions
     @OptionGroup var model: ModelOptions
 
-    @Option(name: .short, help: ArgumentHelp("Lines at most.", valueName: "count"))
+    @Option(
+        name: .short, parsing: .unconditional,
+        help: ArgumentHelp("Lines at most.", valueName: "count"))
     var n = 20
 
     @Flag(help: "Print one JSON array.")
@@ -174,7 +176,8 @@ struct ExpertRollback: NodeCommand {
         commandName: "rollback",
         abstract: "Make an older version of an expert current again, by a signed version block.",
         discussion: """
-            The older version is the parent of the current one, or the one that --to names. If a later verdict shows \
+            The older version is the parent of the current one, or the one that --to names. A router that was accepted together \
+            with it moves along, and so does an expert with its router, while both are current. If a later verdict shows \
             that the current version is worse than its parent, what was paid for it and has not vested is taken back in \
             the same record.
             """)
@@ -199,19 +202,38 @@ struct ExpertRollback: NodeCommand {
         let target = try to.map { try version($0, found, node) }
         let done = try node.rollback(
             name, model: found.name, to: target, passphrase: console.nodePassphrase)
+        for block in [done.to] + done.others.map(\.to) {
+            guard let review = try node.regression(of: block) else { continue }
+            console.note(
+                "blyan: warning: \(block.header.expertName) \(block.header.version), now current, was found worse than its parent by the review in verdict block \(review.hash)"
+            )
+        }
         if json {
+            struct Step: Encodable { let expert, from, to: String }
             struct Report: Encodable {
                 let model, expert, version, from, to, verdict, clawback: String
+                let others: [Step]
             }
             return try console.printJSON(
                 Report(
                     model: found.name, expert: name, version: done.version.hash.description,
                     from: done.from.hash.description, to: done.to.hash.description,
                     verdict: done.verdict?.description ?? "",
-                    clawback: done.clawback?.hash.description ?? ""))
+                    clawback: done.clawback?.hash.description ?? "",
+                    others: done.others.map {
+                        Step(
+                            expert: $0.from.header.expertName, from: $0.from.hash.description,
+                            to: $0.to.hash.description)
+                    }))
         }
         try console.print("from      \(done.from.header.version)  \(done.from.hash)")
         try console.print("to        \(done.to.header.version)  \(done.to.hash)")
+        for (from, to) in done.others {
+            try console.print(
+                "with      \(from.header.expertName), since both were accepted together")
+            try console.print("from      \(from.header.version)  \(from.hash)")
+            try console.print("to        \(to.header.version)  \(to.hash)")
+        }
         try console.print("version   \(done.version.hash)")
         if let verdict = done.verdict { try console.print("verdict   \(verdict)") }
         try console.print(
@@ -282,7 +304,18 @@ struct WalletTrust: NodeCommand {
             "uploads   \(standing.left) of \(standing.quota) left today, refills at \(UTC.text(standing.refills))"
         )
         try console.print(
-            "record    \(trust.accepted) accepted of \(trust.judged) judged, \(waiting) waiting; \(trust.acceptedInRow) accepted and \(trust.rejectedInRow) rejected in a row"
+            "record    \(trust.accepted) accepted of \(trust.judged) judged, \(waiting) waiting")
+        try console.print(
+            "in a row  \(trust.acceptedInRow) accepted since the last rejection; \(trust.rejectedInRow) of the \(Trust.demotion) rejected that lose a level"
         )
+        switch standing.level {
+        case .newbie:
+            try console.print("next      trusted, after \(Trust.promotion) accepted in a row")
+        case .trusted:
+            try console.print(
+                "next      expert, after \(Trust.record) accepted as trusted: \(trust.acceptedAtLevel) so far"
+            )
+        case .expert: break
+        }
     }
 }

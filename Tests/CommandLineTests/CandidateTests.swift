@@ -1,0 +1,59 @@
+import BlyanKernel
+import BlyanLearning
+import BlyanModel
+import BlyanServer
+import Foundation
+import Testing
+
+/// Candidates that wait, as commands meet them.
+@Suite struct CandidateTests {
+    @Test func judgingSaysWhetherAllWereAcceptedAndWhyNot() throws {
+        let shop = try Workshop("", gates: "[structure, similarity]")
+        let judge = try shop.node.judge()
+        for factor in [50, 1.01] as [Float] { try judge.submit(shop.candidate(factor: factor)) }
+        shop.close()
+        let made = try shop.home.run("candidate", "judge")
+        #expect(made.status == 2, "\(made.error)")
+        for words in [
+            "verdict   rejected: structure/norm", "norm_ppm 49999999; tensor gate",
+            "verdict   rejected: similarity/", "change_ppm 10000", "; rescaling_ppm ",
+        ] {
+            #expect(made.output.contains(words), "\(words) is not in \(made.output)")
+        }
+        #expect(try !shop.home.run("candidate", "judge", "--json").output.contains("norm_ppm"))
+        try shop.manifest("")
+        try shop.home.succeed("plugin", "reload")
+        try shop.node.judge().submit(shop.candidate())
+        shop.close()
+        let accepted = try shop.home.succeed("candidate", "judge")
+        #expect(
+            accepted.contains("verdict   accepted") && !accepted.contains("_ppm"), "\(accepted)")
+    }
+
+    /// The home opens, what can be read is judged, and nothing is deleted of what cannot.
+    @Test func aDamagedCandidateIsLeftOutAndTold() throws {
+        let shop = try Workshop("")
+        let judge = try shop.node.judge()
+        let (bad, good) = try (shop.candidate(), shop.candidate("layer0.expert1"))
+        for block in [bad, good] { try judge.submit(block) }
+        shop.close()
+        let folder = shop.home.folder.appendingPathComponent("candidates")
+        let name = try #require(
+            try FileManager.default.contentsOfDirectory(atPath: folder.path)
+                .first { $0.contains(bad.hash.description) })
+        let file = folder.appendingPathComponent(name)
+        let whole = try Data(contentsOf: file)
+        try whole.prefix(whole.count / 2).write(to: file)
+        let listed = try shop.home.run("chain", "log")
+        #expect(listed.status == 0)
+        for words in [name, "is no candidate that can be read", "remove it"] {
+            #expect(listed.error.contains(words), "\(listed.error)")
+        }
+        #expect(try shop.node.judge().candidates.queue.map(\.block.hash) == [good.hash])
+        #expect(try #require(try shop.node.judge().judgeNext()).outcome == .accept)
+        shop.close()
+        // A copy mends it: its payload is still there.
+        try whole.write(to: file)
+        #expect(try shop.home.succeed("candidate", "judge").contains("verdict   accepted"))
+    }
+}
