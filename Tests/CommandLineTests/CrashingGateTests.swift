@@ -45,7 +45,7 @@ import Testing
         // One death may be a power cut: the others first, then once more.
         let second = try die(home, by: signal)
         #expect(second.contains("\(name) while it judged candidate \(bad)"), "\(second)")
-        #expect(second.contains("judged    accept  \(good)"), "\(second)")
+        #expect(second.contains("judged    accept \(good)"), "\(second)")
         // Twice is no accident: the node stays.
         let holder = try Holder(home, "--passphrase-file", home.passphraseFile)
         let log = home.scratch.appendingPathComponent("run.err")
@@ -80,7 +80,7 @@ import Testing
         try gate.will(.accept)
         let holder = try Holder(home, "--passphrase-file", home.passphraseFile)
         _ = try home.waits(
-            for: "judged    accept  \(candidates[0])",
+            for: "judged    accept \(candidates[0])",
             in: home.scratch.appendingPathComponent("run.err"), holder.process)
         holder.end(SIGTERM)
         #expect(try list(home).isEmpty)

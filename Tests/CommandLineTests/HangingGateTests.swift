@@ -188,13 +188,16 @@ extension Home {
     /// The file with the passphrase of the home's key.
     var passphraseFile: String { folder.appendingPathComponent("key.passphrase").path }
 
-    /// Waits until a file has a text, and answers all that it has.
+    /// Waits until a file has a text, at most five minutes, and answers all that it has.
     func waits(for text: String, in file: URL, _ process: Process) throws -> String {
+        let limit = Date(timeIntervalSinceNow: 300)
         while true {
-            let isRunning = process.isRunning
+            let isRunning = process.isRunning && Date() < limit
             let found = try String(contentsOf: file, encoding: .utf8)
             if found.contains(text) { return found }
-            guard isRunning else { throw Failure(description: "it has ended: \(found)") }
+            guard isRunning else {
+                throw Failure(description: "\(text) is not said, but: \(found)")
+            }
             usleep(20_000)
         }
     }
