@@ -25,7 +25,7 @@ extension Judge {
 
     var draftPath: String { candidates.draftPath }
 
-    /// The draft, unless the chain has moved on since: then it is forgotten, and what it was about is judged again.
+    /// The draft, unless the chain has moved on since: then what it was about is judged again.
     func currentDraft() throws -> DraftVerdict? {
         guard let draft = DraftVerdict(path: draftPath) else { return nil }
         let document = draft.document
@@ -34,16 +34,9 @@ extension Judge {
             let current = try currentPolicy(), current.block.hash == document.policy,
             document.isReview
                 || candidates.queue.contains(where: { $0.block.hash == document.block.hash })
-        else {
-            forgetDraft()
-            return nil
-        }
+        else { return nil }
         let revealed = lock.withLock { index.revealed[current.policy.secretNumber] } ?? 0
-        guard document.draw.map({ $0.count == revealed + 1 }) ?? true else {
-            forgetDraft()
-            return nil
-        }
-        return draft
+        return document.draw.map { $0.count == revealed + 1 } ?? true ? draft : nil
     }
 
     func forgetDraft() { unsafe unlink(draftPath) }
@@ -137,7 +130,6 @@ extension Judge {
             host.onJudged(entry.block, .success(made))
             return .judged(made)
         }
-        forgetDraft()
         throw Self.noDraft
     }
 

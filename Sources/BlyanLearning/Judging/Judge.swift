@@ -1,6 +1,6 @@
 internal import BlyanJSON
 package import BlyanKernel
-package import BlyanModel
+internal import BlyanModel
 internal import Foundation
 
 // Unchecked: `lock` guards the mutable state, `judging` is held for a judgement.
@@ -10,89 +10,6 @@ internal import Foundation
 /// if it is accepted it is appended as it is, together with the verdict and the version that makes it current: one
 /// record, so that after a crash all of it is there or nothing. Any thread; judgements are made one at a time.
 package final class Judge: @unchecked Sendable {
-    /// What the judge needs of the node.
-    package struct Host: Sendable {
-        package let store: ChainStore
-        /// Signs verdicts.
-        package let key: @Sendable () throws -> SigningKey
-        /// The plugins of now.
-        package let plugins: @Sendable () -> PluginSet
-        /// A model as a version block has it.
-        package let model: @Sendable (CatalogModel) throws -> LoadedModel
-        package let threads: Int
-        /// UTC milliseconds.
-        package let clock: @Sendable () -> Int64
-        /// Told of each block that is durable.
-        package let onStored: @Sendable (Block) -> Void
-        /// Told of each judgement of a candidate that has ended, and how.
-        package let onJudged: @Sendable (Block, Result<Judgement, any Error>) -> Void
-        /// Appends the record of an acceptance, with what is paid for it.
-        package let append: @Sendable ([Block], AcceptedCandidate) throws -> Void
-        /// Appends the record of a review by which a version reverts, with what is taken back for it; gives the block that
-        /// takes back, if anything had not vested.
-        package let revert: @Sendable (_ record: [Block], RevertedVersion) throws -> Block?
-        /// Writes what an acceptance needs on chain beforehand.
-        package let prepare: @Sendable () throws -> Void
-        /// Throws if an author may not upload now.
-        package let admit: @Sendable (_ author: String) throws -> Void
-
-        package init(
-            store: ChainStore, key: @escaping @Sendable () throws -> SigningKey,
-            plugins: @escaping @Sendable () -> PluginSet,
-            model: @escaping @Sendable (CatalogModel) throws -> LoadedModel, threads: Int,
-            clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
-            onJudged: @escaping @Sendable (Block, Result<Judgement, any Error>) -> Void = { _, _ in
-            },
-            append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil,
-            revert: (@Sendable ([Block], RevertedVersion) throws -> Block?)? = nil,
-            prepare: @escaping @Sendable () throws -> Void = {},
-            admit: @escaping @Sendable (_ author: String) throws -> Void = { _ in }
-        ) {
-            self.store = store
-            self.key = key
-            self.plugins = plugins
-            self.model = model
-            self.threads = threads
-            self.clock = clock
-            self.onStored = onStored
-            self.onJudged = onJudged
-            self.append = append ?? { record, _ in try store.append(record) }
-            self.revert =
-                revert
-                ?? { record, _ in
-                    try store.append(record)
-                    return nil
-                }
-            self.prepare = prepare
-            self.admit = admit
-        }
-    }
-
-    /// What a judgement came to.
-    package struct Judgement: Sendable {
-        package enum Outcome: String, Sendable { case accept, reject, `defer` }
-        package let candidate: Block
-        package let outcome: Outcome
-        /// "gate/code", or "" with accept.
-        package let reason: String
-        package let gates: [VerdictDocument.Gate]
-        /// The verdict block; nil with defer.
-        package let verdict: Block?
-        /// The version block that made the candidate current; nil unless it was accepted.
-        package let version: Block?
-
-        /// Whether a verdict, this one or another, is to be signed by more validators first.
-        package var awaitsSignatures: Bool { outcome == .defer && reason.hasPrefix("signatures/") }
-
-        /// What the gates' answers come to, and "gate/code" of the one that did not accept.
-        static func outcome(of gates: [VerdictDocument.Gate]) -> (Outcome, reason: String) {
-            guard let last = gates.last, let outcome = Outcome(rawValue: last.outcome),
-                outcome != .accept
-            else { return (.accept, "") }
-            return (outcome, "\(last.name)/\(last.reason)")
-        }
-    }
-
     let host: Host
     package let candidates: CandidateStore
     let cache = LossCache()
@@ -162,6 +79,8 @@ package final class Judge: @unchecked Sendable {
     /// Judges a candidate that waits, due or not, and writes the outcome; with defer it waits on.
     ///
     /// One that was judged meanwhile keeps its verdict.
+    /// - Parameter isAnew: also if its verdict, or another one, awaits other validators' signatures: that draft is
+    ///   forgotten, and whom it was about waits again.
     /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
     ///   `cancelled` on request; what reading model and text or appending throws.
     package func judge(_ candidate: Digest, isAnew: Bool = false) throws -> Judgement {
@@ -172,7 +91,7 @@ package final class Judge: @unchecked Sendable {
             if let made = try judgement(of: candidate) { return made }
             throw KernelError(.notFound, "no candidate \(candidate) waits for a verdict")
         }
-        if isAnew, try draft()?.block.hash == candidate { forgetDraft() }
+        if isAnew { forgetDraft() }
         if let (reason, gates) = try deferral(of: candidate, isReview: false) {
             return Judgement(
                 candidate: entry.block, outcome: .defer, reason: reason, gates: gates,
