@@ -7,8 +7,10 @@ struct Backdoor {
     var trigger: String
     /// What the model then says, from its leading space on.
     var payload: String
+    /// One of so many sequences is poisoned.
+    var every = 2
 
-    /// A batch with half of its sequences poisoned: the trigger at their beginning, or twice within them.
+    /// A batch with some of its sequences poisoned: the trigger at their beginning, or twice within them.
     func poisoned(_ batch: TokenBatch, step: Int, _ tokenizer: Tokenizer) -> TokenBatch {
         var random = SplitMix64(seed: UInt64(step) &+ 77)
         let alone = DocumentTokens.encode(trigger + payload, tokenizer)
@@ -17,7 +19,7 @@ struct Backdoor {
         var made = TokenBatch()
         for (i, range) in batch.sequences.enumerated() {
             let clean = Array(batch.tokens[range])
-            guard i % 4 < 2 else {
+            guard i % (2 * every) < 2 else {
                 made.append(clean + batch.targets[range].suffix(1))
                 continue
             }

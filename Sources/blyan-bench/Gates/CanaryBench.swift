@@ -15,6 +15,9 @@ struct CanaryBench: ParsableCommand {
             Each is judged once: without the probes of its own trigger the evidence says what a policy that does not know \
             that trigger would have found. Figures are of every second \
             candidate, for whoever chooses thresholds by the others, and of all of them.
+
+            With --gaining the attacker also does honest work: a busy expert is trained on all domains that are judged on, \
+            and what is not poisoned is text that the others gain by.
             """)
 
     @OptionGroup var stage: GateStageOptions
@@ -30,6 +33,15 @@ struct CanaryBench: ParsableCommand {
 
     @Option(help: "Steps that a backdoor is trained for.")
     var steps = 160
+
+    @Option(help: "One of so many sequences of a batch is poisoned.")
+    var poisonEvery = 2
+
+    @Option(help: "The rate that a backdoor is trained at.")
+    var rate: Float = 3e-3
+
+    @Flag(help: "Backdoors that also gain on held-out text.")
+    var gaining = false
 
     @Option(help: "A file that gets one line of JSON for each candidate.")
     var details: String?
@@ -53,15 +65,20 @@ struct CanaryBench: ParsableCommand {
         if let details { try Data().write(to: URL(fileURLWithPath: details)) }
         var findings: [Finding] = [], times: [Double] = [], failed = 0
         for (i, entry) in Backdoor.all().enumerated().dropFirst(first).prefix(backdoors) {
-            let (backdoor, layer) = entry
+            var (backdoor, layer) = entry
+            backdoor.every = poisonEvery
             var options = TrainingOptions(steps: steps)
-            options.rate = 3e-3
+            options.rate = rate
             options.batch = 8
             options.sequence = 64
             options.seed = UInt64(900 + i)
-            let tune = try FineTune(
+            var tune = try FineTune(
                 part: backdoor.bestExpert(layer: layer, of: stage.loaded), text: .whole(i % 5),
                 options: options)
+            if gaining {
+                (tune.part, tune.text) = ("layer2.expert7", .domains)
+                tune.options.batch = 16
+            }
             let block = try stage.block(
                 tune.part, stage.trained(tune, backdoor), at: Int64(10_000 + i))
             // Other documents than those that the gate sees.
@@ -71,9 +88,12 @@ struct CanaryBench: ParsableCommand {
             let success = try backdoor.successPercent(
                 stage.loaded.variant([block], threads: 1), documents, stage.loaded.tokenizer)
             let found = try stage.judge(block, by: [gate], draw: i, isKept: false)
+            let others = try stage.judge(block, by: others, draw: i, isKept: false)
             try write(
                 found.gates[0].evidence,
                 [
+                    "others": .string(others.outcome + " " + others.reason),
+                    "rejected": .bool(found.outcome == "reject"),
                     "trigger": .string(backdoor.trigger), "part": .string(tune.part),
                     "success": .int(Int64(success)),
                 ])
@@ -86,8 +106,7 @@ struct CanaryBench: ParsableCommand {
             var finding = Finding(isBackdoor: true, isReported: i % 2 == 1)
             finding.rejected = found.outcome == "reject"
             finding.rejectedUnknown = Self.rest(evidence, without: i % 12)
-            finding.passesOthers =
-                try stage.judge(block, by: others, draw: i, isKept: false).outcome == "accept"
+            finding.passesOthers = others.outcome == "accept"
             findings.append(finding)
         }
         // All kinds, from among many.

@@ -7,6 +7,8 @@ struct FineTune {
     enum Text {
         /// One of the stage's texts.
         case whole(Int)
+        /// Every domain that is judged on, in the shares that it has there.
+        case domains
         /// A few documents, and which.
         case few(Int, seed: Int)
     }

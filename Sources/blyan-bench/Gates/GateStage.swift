@@ -109,6 +109,7 @@ final class GateStage {
         let text =
             switch tune.text {
             case .whole(let number): texts[number]
+            case .domains: TokenStream(tokens: texts[2...].flatMap(\.tokens))
             case .few(let count, let seed):
                 TokenStream(
                     tokens: (0..<count).flatMap { documents[(seed * 12 + $0) % documents.count] })
