@@ -165,7 +165,7 @@ public enum HomeSetup {
         for key in validators where !Signature.isKey(key) {
             throw KernelError(
                 .rule, "\(key) is no public key",
-                hint: "give the 66 hex digits that `blyan init` printed for that validator's home")
+                hint: "give the 66 hex digits that making that validator's home printed as its key")
         }
         guard Set(validators).count == validators.count else {
             throw KernelError(.rule, "a validator is listed twice")

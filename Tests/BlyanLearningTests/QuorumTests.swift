@@ -183,4 +183,116 @@ import Testing
             #expect(!FileManager.default.fileExists(atPath: folder.path))
         }
     }
+
+    // MARK: Forgeries
+
+    /// Changes the draft in a home, as whoever has its files can.
+    private func forge(_ home: JudgedHome, _ change: (inout VerdictDocument) -> Void) throws {
+        let file = home.folder.appendingPathComponent("candidates/draft.json")
+        let value = try JSONValue(parsing: Array(Data(contentsOf: file)))
+        guard case .object(var members) = value, let text = members["document"]?.string else {
+            throw KernelError(.malformed, "no draft")
+        }
+        var document = try VerdictDocument(parsing: Array(text.utf8))
+        change(&document)
+        members["document"] = .string(String(decoding: document.encoded, as: UTF8.self))
+        try Data(JSONValue.object(members).canonical()).write(to: file)
+    }
+
+    private static func gate(_ outcome: String, _ reason: String, _ evidence: JSONValue)
+        -> VerdictDocument.Gate
+    {
+        VerdictDocument.Gate(
+            name: "intake", version: "1", outcome: outcome, reason: reason, evidence: evidence)
+    }
+
+    /// Nobody signs an acceptance that no gate has given, also of a candidate whose parent was replaced.
+    @Test func whatCouldNotStandIsNotAccepted() throws {
+        let home = try JudgedHome(
+            gates: [("structure", "")], pool: [], validators: [SigningKey().publicKey],
+            threshold: 2)
+        let judge = try home.node.judge()
+        let evidence = JSONValue.object(["lower_ppb": .int(900_000_000)])
+        // One that could stand, and one whose parent is another: this home's own rollback moves it.
+        let made = try home.judge(home.tensors().mapped { $3 * 1.01 })
+        #expect(made.reason == "signatures/1-of-2")
+        for change in [
+            { $0.gates = [Self.gate("accept", "", evidence)] },
+            {
+                $0.gates = [Self.gate("reject", "parent-replaced", evidence)]
+                ($0.outcome, $0.reason) = ("reject", "intake/parent-replaced")
+            },
+            { ($0.outcome, $0.reason) = ("reject", "structure/norm") },
+            { $0.gates = [] },
+            {
+                $0.isReview = true
+                $0.gates = [
+                    Self.gate("reject", "parent-replaced", .object(["upper_ppb": .int(-1)]))
+                ]
+                ($0.outcome, $0.reason) = ("reject", "intake/parent-replaced")
+            },
+        ] as [(inout VerdictDocument) -> Void] {
+            _ = try judge.judge(made.candidate.hash, isAnew: true)
+            #expect(try judge.cosign().signature != nil)
+            try forge(home, change)
+            let (audit, signature) = try judge.cosign()
+            #expect(signature == nil && !audit.differences.isEmpty)
+        }
+    }
+
+    /// What is written is what was signed, and not what lies beside it.
+    @Test func noRouterIsSlippedIn() throws {
+        let second = try JudgedHome(gates: [("structure", "")], pool: [])
+        let home = try JudgedHome(
+            gates: [("structure", "")], pool: [], validators: [key(second)], threshold: 2)
+        let judge = try home.node.judge()
+        let made = try home.judge(home.tensors().mapped { $3 * 1.01 })
+        try copy(of: home, for: second)
+        let signature = try #require(try second.node.judge().cosign().signature)
+        let router = try home.block(
+            home.tensors("layer3.router").mapped { $3 * 0 }, part: "layer3.router")
+        let folder = home.folder.appendingPathComponent("candidates")
+        let name = try #require(
+            try FileManager.default.contentsOfDirectory(atPath: folder.path).first {
+                $0.contains(made.candidate.hash.description)
+            })
+        let file = folder.appendingPathComponent(name)
+        guard case .object(var entry) = try JSONValue(parsing: Array(Data(contentsOf: file)))
+        else { return }
+        entry["router"] = .string(String(decoding: router.line, as: UTF8.self))
+        try Data(JSONValue.object(entry).canonical()).write(to: file)
+        try home.reopen()
+        #expect(throws: KernelError.self) { try home.node.judge().endorse([signature]) }
+        let parts = try home.node.model(nil).model.parts
+        #expect(parts["layer3.router"] != router.hash)
+        #expect(parts[JudgedHome.part] != made.candidate.hash)
+        _ = judge
+    }
+
+    /// A draft on text that is retired, or beside a model that came later, is void: no audit would find the same.
+    @Test func aDraftIsVoidOnceTextOrPartsAreOthers() throws {
+        let home = try JudgedHome(
+            gates: Self.gates, validators: [SigningKey().publicKey], threshold: 2)
+        let judge = try home.node.judge()
+        let made = try home.judge(home.tensors())
+        #expect(try judge.draft() != nil)
+        _ = try judge.retireShard(judge.shardBlocks()[0])
+        #expect(try judge.draft() == nil)
+        _ = try judge.addShard(
+            JudgedHome.shard(
+                JudgedHome.sentences(64, seed: 13).map {
+                    PoolShard.Document(slice: "zorba", text: $0)
+                }))
+        #expect(try judge.judge(made.candidate.hash).reason == "signatures/1-of-2")
+        #expect(try judge.draft() != nil)
+        let importer = try Importer(
+            store: home.node.store, key: home.node.signingKey(),
+            format: home.node.plugins.format(for: "tensorblock"), payloadType: "tensorblock",
+            clock: { 2 })
+        _ = try importer.run(
+            openCheckpoint(at: Checkpoints.tiny("mixtral-tiny").path), name: "other",
+            quantisation: ""
+        ) { _ in }
+        #expect(try judge.draft() == nil)
+    }
 }

@@ -75,7 +75,10 @@ import Testing
     @Test func junkEarnsNothingWhateverThePolicy() throws {
         let home = try JudgedHome(gates: Self.gates)
         // A shard serves 32 judgements.
-        _ = try home.node.judge().addShard(JudgedHome.shard(JudgedHome.pool.reversed()))
+        let more = JudgedHome.pool.map {
+            PoolShard.Document(slice: $0.slice, text: $0.text + " ke ke.")
+        }
+        _ = try home.node.judge().addShard(JudgedHome.shard(more))
         var (part, again) = ("", [ExpertFile.Tensor]())
         let rounds = [
             ("improvement", "layer3.expert6"), ("flat", "layer2.expert7"), ("usage-quality", ""),
@@ -108,7 +111,14 @@ import Testing
             let rewards = try paid(home)
             let thief = try SigningKey()
             for (name, tensors) in junk(own, again: again, &random) {
-                let made = try judge(tensors, part, home, thief)
+                let made: Judge.Judgement
+                do { made = try judge(tensors, part, home, thief) } catch let error as KernelError
+                    where error.message.contains("the same work was judged already")
+                {
+                    // In the last round the same part as in the one before.
+                    #expect(number == 2, "\(name)")
+                    continue
+                }
                 #expect(made.outcome == .reject, "\(name) under \(policy)")
                 #expect(try home.node.store.block(made.candidate.hash) == nil, "\(name)")
             }

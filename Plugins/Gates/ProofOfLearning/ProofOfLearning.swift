@@ -11,7 +11,7 @@ public import CBlyanPlugin
 /// even the upper bound of the improvement is below 0.
 final class ProofOfLearning: Gate {
     static let name = "proof-of-learning"
-    static let version = "1.1.0"
+    static let version = "1.2.0"
     static let configSchema = """
         {"type": "object", "additionalProperties": false, "properties": {
           "documents": {"type": "integer", "minimum": 16, "maximum": 1000000, "default": 300,
@@ -78,6 +78,20 @@ final class ProofOfLearning: Gate {
         ).verdict
     }
 
+    /// Documents of a slice that a bound of its own is worth something for.
+    private static let fewest = 8
+
+    /// The places of each slice's documents, by its name; all slices with fewer than ``fewest`` are one, `*`, since resamples
+    /// of one document are always the same.
+    static func slices(_ names: [String]) -> [(name: String, documents: [Int])] {
+        var places: [String: [Int]] = [:]
+        for (i, name) in names.enumerated() { places[name, default: []].append(i) }
+        let rare = places.values.filter { $0.count < fewest }.flatMap { $0 }.sorted()
+        places = places.filter { $0.value.count >= fewest }
+        if !rare.isEmpty { places["*"] = rare }
+        return places.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    }
+
     /// - Parameter name: tells an auditor why the path was taken: by itself, or inside the noise band.
     private func decide(
         _ candidate: borrowing Candidate, _ documents: [Candidate.Document],
@@ -86,10 +100,8 @@ final class ProofOfLearning: Gate {
         let all = 0..<documents.count
         let baseline = try candidate.losses(.parent, path, of: all)
         let own = try candidate.losses(.candidate, path, of: all)
-        let names = Array(Set(documents.map(\.slice))).sorted()
         let bootstrap = Bootstrap(
-            baseline: baseline, candidate: own,
-            slices: names.map { name in (name, all.filter { documents[$0].slice == name }) },
+            baseline: baseline, candidate: own, slices: Self.slices(documents.map(\.slice)),
             seed: try seed(candidate.context), resamples: resamples)
         let samples = bootstrap.resampled()
         let bound = Bootstrap.lowerBound(samples.all, confidence: confidence)
@@ -98,8 +110,11 @@ final class ProofOfLearning: Gate {
         var (worst, isClose) = (Int64.max, abs(bound - delta) <= band)
         for (slice, sorted) in zip(bootstrap.slices, samples.slices) {
             let lower = Bootstrap.lowerBound(sorted, confidence: sliceConfidence)
-            worst = min(worst, lower)
-            isClose = isClose || abs(lower - floor) <= band
+            // Of fewer nothing is certain.
+            if slice.documents.count >= Self.fewest {
+                worst = min(worst, lower)
+                isClose = isClose || abs(lower - floor) <= band
+            }
             slices[slice.name] = .object([
                 "documents": .int(Int64(slice.documents.count)),
                 "improvement_ppb": .int(bootstrap.improvement(slice.documents)),
@@ -142,10 +157,12 @@ final class ProofOfLearning: Gate {
         let bootstrap = Bootstrap(
             baseline: (1...10).map { $0 * 1000 }, candidate: (1...10).map { $0 * 900 },
             slices: [("a", Array(0..<4)), ("b", Array(4..<10))], seed: 7, resamples: 50)
+        let slices = Self.slices((0..<12).map { $0 < 9 ? "a" : "\($0)" })
         let samples = bootstrap.resampled()
         guard (samples.all + samples.slices.flatMap { $0 }).allSatisfy({ $0 == 100_000_000 }),
             bootstrap.improvement(0..<10) == 100_000_000,
-            Bootstrap.lowerBound(Array(0..<100), confidence: 990_000) == 1
+            Bootstrap.lowerBound(Array(0..<100), confidence: 990_000) == 1,
+            slices.map(\.name) == ["*", "a"], slices[0].documents == [9, 10, 11]
         else { throw PluginError(BLYAN_E_INTERNAL, "self-test: resamples are wrong") }
     }
 }

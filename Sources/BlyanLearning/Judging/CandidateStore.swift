@@ -90,7 +90,7 @@ package final class CandidateStore: @unchecked Sendable {
             guard let entry = read(name) else {
                 isDamaged = true
                 notes.append(
-                    "\(folder.appendingPathComponent(name).path) is no candidate that can be read, and is left out: put a copy of the file there, or remove it and have the candidate submitted again"
+                    "\(folder.appendingPathComponent(name).path) is no candidate that its author signed and this node can read, and is left out: put a copy of the file there, or remove it and have the candidate submitted again"
                 )
                 continue
             }
@@ -110,13 +110,14 @@ package final class CandidateStore: @unchecked Sendable {
         let path = folder.appendingPathComponent(name).path
         let bytes = FileManager.default.contents(atPath: path).map { Array($0) } ?? []
         guard let value = try? JSONValue(parsing: bytes), value["format"]?.string == Self.format,
-            let received = value["received"]?.int, let line = value["block"]?.string,
-            let block = try? Block(parsing: Array(line.utf8))
+            let received = value["received"]?.int, received >= 0,
+            let line = value["block"]?.string,
+            let block = try? Block(parsing: Array(line.utf8)), block.isSignatureValid
         else { return nil }
         var router: Block?
         if let line = value["router"]?.string {
             router = try? Block(parsing: Array(line.utf8))
-            guard router != nil else { return nil }
+            guard router?.isSignatureValid == true else { return nil }
         }
         var entry = Entry(block: block, router: router, received: received, file: name)
         if case .array(let deaths)? = value["deaths"] {

@@ -7,8 +7,7 @@ internal import Foundation
 struct DraftVerdict: Sendable, Equatable {
     /// With the signatures that there are.
     var document: VerdictDocument
-    /// Whether a gate was told anything of the text: the judgement will count on its shard.
-    let readsText: Bool
+    let basis: Judge.Basis
 
     private static let format = "blyan-draft/1"
 
@@ -18,14 +17,15 @@ struct DraftVerdict: Sendable, Equatable {
             let value = try? JSONValue(parsing: Array(bytes)),
             value["format"]?.string == Self.format, let text = value["document"]?.string,
             let document = try? VerdictDocument(parsing: Array(text.utf8)),
-            case .bool(let readsText)? = value["reads_text"]
+            case .bool(let readsText)? = value["reads_text"],
+            let parts = value["parts"]?.int.flatMap({ Int(exactly: $0) })
         else { return nil }
-        self.init(document: document, readsText: readsText)
+        self.init(document: document, basis: Judge.Basis(readsText: readsText, parts: parts))
     }
 
-    init(document: VerdictDocument, readsText: Bool) {
+    init(document: VerdictDocument, basis: Judge.Basis) {
         self.document = document
-        self.readsText = readsText
+        self.basis = basis
     }
 
     /// Makes it durable in the place of another.
@@ -33,7 +33,8 @@ struct DraftVerdict: Sendable, Equatable {
     /// - Throws: ``KernelError`` with code `io`.
     func write(to path: String) throws(KernelError) {
         let value = JSONValue.object([
-            "format": .string(Self.format), "reads_text": .bool(readsText),
+            "format": .string(Self.format), "reads_text": .bool(basis.readsText),
+            "parts": .int(Int64(basis.parts)),
             "document": .string(String(decoding: document.encoded, as: UTF8.self)),
         ])
         try DurableFile.write(value.canonical(), to: URL(fileURLWithPath: path), mode: 0o600)

@@ -44,20 +44,6 @@ extension Judge {
         differences += try orderDifferences(verdict, document, version, policyBlock)
         let policy = try policy(of: policyBlock)
         let model = try ModelCatalog(host.store).model(meta, version: version)
-        var drawn: PoolShard?
-        if let draw = document.draw {
-            differences += try drawDifferences(verdict, document, draw, version, policy)
-            drawn = try shardBlocks().first { $0.header.payloadHash == draw.shard }.map(shard)
-        }
-        if document.gates.first?.name == "intake" {
-            // Not a gate: another candidate was accepted in its place, which the versions tell.
-            if model.parts[document.block.header.expertName] == document.block.header.previous {
-                differences.append(
-                    "the candidate's parent was current, and it was refused as replaced")
-            }
-            return Audit(
-                verdict: verdict, document: document, gates: [], differences: differences)
-        }
         let changes: [Change]
         do {
             changes =
@@ -65,27 +51,42 @@ extension Judge {
                 ? try reverted(document.block, document.router, in: model)
                 : try place(document.block, document.router, in: model)
         } catch let error as KernelError where error.code == .rule {
-            differences.append(
-                document.isReview
-                    ? "what was judged again was no version to judge: \(error.message)"
-                    : "the candidate could not stand in the version that it was compared with: \(error.message)"
-            )
+            // It could not stand, and no gate was asked; a review of such a thing there is not.
+            let gates = [VerdictDocument.Gate.replaced(error)]
+            differences += gateDifferences(document, gates)
+            if document.draw != nil {
+                differences.append("text was drawn for what could not stand")
+            }
+            if document.isReview {
+                differences.append(
+                    "what was judged again was no version to judge: \(error.message)")
+            } else if document.gates.map(\.name) != gates.map(\.name) {
+                differences.append(
+                    "the candidate could not stand in the version that it was compared with: \(error.message)"
+                )
+            }
             return Audit(
-                verdict: verdict, document: document, gates: [], differences: differences)
+                verdict: verdict, document: document, gates: gates, differences: differences)
+        }
+        differences += try drawDifferences(verdict, document, version, policy)
+        let drawn = try document.draw.flatMap { draw in
+            try shardBlocks().first { $0.header.payloadHash == draw.shard }.map(shard)
         }
         let (gates, readsText) = try run(
             changes, model, policy, document.draw, drawn, received: document.received,
             history: history(before: verdict), isReview: document.isReview, isAudit: true)
-        differences += gateDifferences(document.gates, gates)
-        if readsText, verdict.header.metadata["shard"] == nil {
+        differences += gateDifferences(document, gates)
+        if readsText != (verdict.header.metadata["shard"] != nil) {
             differences.append(
-                "gates were told of the text, and the verdict does not count as a judgement on its shard"
+                readsText
+                    ? "gates were told of the text, and the verdict does not count as a judgement on its shard"
+                    : "no gate was told of the text, and the verdict counts as a judgement on its shard"
             )
         }
         if document.isReview {
-            differences += try reviewDifferences(
-                verdict, document, model, changes, isDraft: isDraft)
+            differences += try reviewDifferences(verdict, document, model)
         }
+        if !isDraft { differences += try versionDifferences(verdict, document, model, changes) }
         return Audit(verdict: verdict, document: document, gates: gates, differences: differences)
     }
 
@@ -122,6 +123,10 @@ extension Judge {
         compare("outcome", document.outcome)
         compare("reason", document.reason)
         compare("author", document.block.header.miner)
+        // Verdicts from before this was written have none.
+        if facts["work"] != nil {
+            compare("work", VerdictIndex.work(document.block, document.router).description)
+        }
         // Missing where no gate was told anything of the text, which is seen when they are asked again.
         if facts["shard"] != nil { compare("shard", document.draw?.shard.description ?? "") }
         if VerdictIndex.isReview(verdict) != document.isReview {
@@ -140,11 +145,6 @@ extension Judge {
                     "the candidate's block of \(block.header.expertName) \(stands ? "stands" : "does not stand") on chain B, and the \(document.isReview ? "review" : "verdict") is \(document.outcome)"
                 )
             }
-        }
-        let last = document.gates.last
-        let told = last?.outcome ?? "accept"
-        if told != document.outcome {
-            found.append("the last gate says \(told), the verdict \(document.outcome)")
         }
         return found
     }
@@ -187,8 +187,7 @@ extension Judge {
 
     /// That the text is what nobody could choose: secret, count, shard and seed.
     private func drawDifferences(
-        _ verdict: Block, _ document: VerdictDocument, _ draw: VerdictDocument.Draw,
-        _ version: Block, _ policy: JudgingPolicy
+        _ verdict: Block, _ document: VerdictDocument, _ version: Block, _ policy: JudgingPolicy
     ) throws -> [String] {
         var found: [String] = []
         var (count, used): (Int, [Digest: Int64]) = (1, [:])
@@ -210,6 +209,19 @@ extension Judge {
             }
             return true
         }
+        let active = try activeShard(policy, but: known, before: verdict.header.index) {
+            used[$0] ?? 0
+        }
+        guard let draw = document.draw else {
+            if active != nil { found.append("nothing was drawn, though there was held-out text") }
+            return found
+        }
+        let facts = verdict.header.metadata
+        if facts["secret_count"]?.int != Int64(draw.count)
+            || facts["secret_number"]?.int != policy.secretNumber
+        {
+            found.append("the verdict's header says another secret than its document")
+        }
         if draw.count != count {
             found.append("the judgement has the number \(draw.count), expected \(count)")
         }
@@ -229,9 +241,6 @@ extension Judge {
         if seed != draw.seed {
             found.append("the seed does not follow from secrets, candidate and model")
         }
-        let active = try activeShard(policy, but: known, before: verdict.header.index) {
-            used[$0] ?? 0
-        }
         if active?.header.payloadHash != draw.shard {
             found.append(
                 document.isReview
@@ -241,24 +250,34 @@ extension Judge {
         return found
     }
 
+    /// That gates say the same again, and that the outcome follows from it.
     private func gateDifferences(
-        _ said: [VerdictDocument.Gate], _ found: [VerdictDocument.Gate]
+        _ document: VerdictDocument, _ found: [VerdictDocument.Gate]
     ) -> [String] {
+        let said = document.gates
         guard said.map(\.name) == found.map(\.name), said.map(\.part) == found.map(\.part) else {
             return [
                 "the receipt has the gates \(said.map(\.name)), judging again asked \(found.map(\.name))"
             ]
         }
-        return zip(said, found).flatMap { said, found -> [String] in
-            var differences: [String] = []
-            if said.outcome != found.outcome || said.reason != found.reason {
-                differences.append(
-                    "\(said.name) said \(said.outcome) \(said.reason), and says \(found.outcome) \(found.reason)"
-                )
+        let (outcome, reason) = Judgement.outcome(of: found)
+        let follows =
+            outcome.rawValue == document.outcome && reason == document.reason
+            ? []
+            : [
+                "the verdict is \(document.outcome) \(document.reason), and what follows from the gates is \(outcome.rawValue) \(reason)"
+            ]
+        return follows
+            + zip(said, found).flatMap { said, found -> [String] in
+                var differences: [String] = []
+                if said.outcome != found.outcome || said.reason != found.reason {
+                    differences.append(
+                        "\(said.name) said \(said.outcome) \(said.reason), and says \(found.outcome) \(found.reason)"
+                    )
+                }
+                let evidence = EvidenceComparison(said: said.evidence, found: found.evidence)
+                if let what = evidence.difference { differences.append("\(said.name): \(what)") }
+                return differences
             }
-            let evidence = EvidenceComparison(said: said.evidence, found: found.evidence)
-            if let what = evidence.difference { differences.append("\(said.name): \(what)") }
-            return differences
-        }
     }
 }

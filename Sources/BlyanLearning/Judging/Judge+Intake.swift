@@ -19,7 +19,16 @@ extension Judge {
                 "candidate \(hash) was judged already: \(known.header.metadata["outcome"]?.string ?? ""), verdict block \(known.hash)"
             )
         }
-        if let waiting = candidates.queue.first(where: { Self.isSameWork($0, block, router) }) {
+        let work = VerdictIndex.work(block, router)
+        if let known = lock.withLock({ index.work[work] }) {
+            throw KernelError(
+                .rule,
+                "the same work was judged already, as candidate \(known.header.metadata["candidate"]?.string ?? ""): \(known.header.metadata["outcome"]?.string ?? ""), verdict block \(known.hash)"
+            )
+        }
+        if let waiting = candidates.queue.first(where: {
+            VerdictIndex.work($0.block, $0.router) == work
+        }) {
             throw KernelError(
                 .rule,
                 waiting.block.hash == hash
@@ -54,16 +63,6 @@ extension Judge {
             try host.admit(block.header.miner)
             try candidates.add(block, router: router, received: now)
         }
-    }
-
-    /// Whether a candidate that waits would change the same parts to the same bytes: who comes first is judged, whoever it is.
-    private static func isSameWork(
-        _ waiting: CandidateStore.Entry, _ block: Block, _ router: Block?
-    ) -> Bool {
-        func work(_ block: Block?) -> [Digest?] {
-            [block?.header.previous, block?.header.payloadHash]
-        }
-        return work(waiting.block) == work(block) && work(waiting.router) == work(router)
     }
 
     /// A block, and the one that it replaces.

@@ -1,3 +1,4 @@
+internal import BlyanJSON
 package import BlyanKernel
 
 extension Judge {
@@ -24,5 +25,14 @@ extension Judge {
             else { return (.accept, "") }
             return (outcome, "\(last.name)/\(last.reason)")
         }
+    }
+}
+
+extension VerdictDocument.Gate {
+    /// What is said of a candidate that cannot stand in the model as it is by its turn, in the place of all gates.
+    static func replaced(_ error: KernelError) -> VerdictDocument.Gate {
+        VerdictDocument.Gate(
+            name: "intake", version: "1", outcome: "reject", reason: "parent-replaced",
+            evidence: .object(["error": .string(error.message)]))
     }
 }

@@ -29,14 +29,11 @@ extension Judge {
     func currentDraft() throws -> DraftVerdict? {
         guard let draft = DraftVerdict(path: draftPath) else { return nil }
         let document = draft.document
-        guard let meta = try host.store.block(document.model),
-            try ModelCatalog(host.store).model(meta).version?.hash == document.version,
-            let current = try currentPolicy(), current.block.hash == document.policy,
-            document.isReview
-                || candidates.queue.contains(where: { $0.block.hash == document.block.hash })
-        else { return nil }
-        let revealed = lock.withLock { index.revealed[current.policy.secretNumber] } ?? 0
-        return document.draw.map { $0.count == revealed + 1 } ?? true ? draft : nil
+        let waits = candidates.queue.contains {
+            $0.block.hash == document.block.hash && $0.router?.hash == document.router?.hash
+        }
+        guard waits || document.isReview, try stands(document, draft.basis) else { return nil }
+        return draft
     }
 
     func forgetDraft() { unsafe unlink(draftPath) }
@@ -44,9 +41,9 @@ extension Judge {
     /// Signs a verdict, and keeps it as a draft if that is not enough.
     ///
     /// - Returns: The reason of the deferral; nil if it can be written.
-    func sign(_ document: inout VerdictDocument, readsText: Bool) throws -> String? {
+    func sign(_ document: inout VerdictDocument, _ basis: Basis) throws -> String? {
         try document.sign(host.key(), genesis: host.store.genesis ?? .zero)
-        return try hold(DraftVerdict(document: document, readsText: readsText))
+        return try hold(DraftVerdict(document: document, basis: basis))
     }
 
     /// Keeps a draft as long as it lacks signatures; says how many there are.
@@ -116,18 +113,18 @@ extension Judge {
                     .integrity,
                     "the signature by \(signature.key) is no validator's signature of the verdict that awaits some, on \(draft.document.block.hash)",
                     hint:
-                        "let that validator run `blyan candidate cosign` in a copy of this home as it is now"
+                        "let that validator sign once more, in a copy of this home as it is now"
                 )
             }
         }
         if let reason = try hold(draft) { return .awaits(reason: reason) }
         let document = draft.document
         if document.isReview {
-            if let review = try conclude(review: document) { return .reviewed(review) }
-        } else if let entry = candidates.queue.first(where: {
-            $0.block.hash == document.block.hash
-        }), let made = try conclude(entry, document, readsText: draft.readsText) {
-            host.onJudged(entry.block, .success(made))
+            if let review = try conclude(review: document, draft.basis) {
+                return .reviewed(review)
+            }
+        } else if let made = try conclude(document, draft.basis) {
+            host.onJudged(made.candidate, .success(made))
             return .judged(made)
         }
         throw Self.noDraft
@@ -136,6 +133,6 @@ extension Judge {
     private static let noDraft = KernelError(
         .notFound, "no verdict awaits signatures",
         hint:
-            "`blyan candidate judge` makes one where the pact asks for more than one signature; it is void once the model, the policy or the next secret is another"
+            "`blyan candidate judge` makes one where the pact asks for more than one signature; it is void once the model, the policy, the text or what else it was judged by is another"
     )
 }

@@ -5,14 +5,21 @@ internal import Foundation
 
 /// Writing what a judgement came to.
 extension Judge {
+    /// What a judgement rests on and its document does not say.
+    struct Basis: Sendable, Equatable {
+        /// Whether a gate was told anything of the text: only then the judgement counts on its shard.
+        let readsText: Bool
+        /// Parts of all models that gates could look back on.
+        let parts: Int
+    }
+
     /// A verdict that is about to be written.
     struct Receipt {
         /// With all signatures that the pact asks for.
         let document: VerdictDocument
         /// The model as ``VerdictDocument/version`` has it.
         let model: CatalogModel
-        /// Whether a gate was told anything of the text: only then the judgement counts on its shard.
-        let readsText: Bool
+        let basis: Basis
         /// Blocks that stand before the verdict is written, or in its record.
         var dependsOn: [Digest] = []
         /// Parts of the version that rests on the verdict, by name; nil = the model stays as it is.
@@ -32,24 +39,20 @@ extension Judge {
     /// Makes blocks of a receipt and the version that rests on it, and has both appended as one record.
     ///
     /// - Parameter append: appends both, and whatever else belongs into the record.
-    /// - Returns: Nil if another version is current by now, or another policy governs: what was judged is to be judged again.
+    /// - Returns: Nil if it does not stand any more: what was judged is to be judged again.
     /// - Throws: What signing and `append` throw.
     func write(_ receipt: Receipt, append: (Written) throws -> Void) throws -> Written? {
         let store = host.store
         let key = try host.key()
         let document = receipt.document
-        guard let (policyBlock, policy) = try currentPolicy(), policyBlock.hash == document.policy
-        else { return nil }
+        guard let policy = try currentPolicy()?.policy else { return nil }
         let payload = try DocumentBlock(
             "verdict", document.encoded, dependsOn: Self.basis(of: document),
             metadata: facts(of: receipt, secretNumber: policy.secretNumber), in: store)
         while true {
             let place = store.next(on: "A")
-            // Whatever moves either takes the place on chain A, so that the record is refused there.
-            guard
-                try ModelCatalog(store).model(receipt.model.meta).version?.hash == document.version,
-                try currentPolicy()?.block.hash == document.policy
-            else { return nil }
+            // Whatever moves any of that takes the place on chain A, so that the record is refused there.
+            guard try stands(document, receipt.basis) else { return nil }
             let now = host.clock()
             let verdict = try payload.block(
                 at: place, dependsOn: receipt.dependsOn, with: key, now: now)
@@ -76,6 +79,24 @@ extension Judge {
         }
     }
 
+    /// Whether whoever judges now would judge by the same: version, policy, text and what gates look back on.
+    func stands(_ document: VerdictDocument, _ basis: Basis) throws -> Bool {
+        guard let meta = try host.store.block(document.model),
+            try ModelCatalog(host.store).model(meta).version?.hash == document.version,
+            let (policyBlock, policy) = try currentPolicy(), policyBlock.hash == document.policy,
+            try history(before: nil).parts.count == basis.parts
+        else { return false }
+        // Nothing was drawn for what could not stand.
+        guard document.gates.first?.name != "intake" else { return true }
+        let (known, revealed) = lock.withLock {
+            (index.shards[document.block.hash], index.revealed[policy.secretNumber])
+        }
+        let shard = try activeShard(
+            policy, but: document.isReview ? known ?? [] : [], used: judgements(on:))
+        return shard?.header.payloadHash == document.draw?.shard
+            && document.draw.map { $0.count == (revealed ?? 0) + 1 } ?? true
+    }
+
     /// The blocks that every verdict rests on.
     private static func basis(of document: VerdictDocument) -> [Digest] {
         [document.model, document.version, document.policy]
@@ -93,7 +114,7 @@ extension Judge {
         let policy = try policy(of: policyBlock)
         let receipt = Receipt(
             document: document, model: try ModelCatalog(host.store).model(meta),
-            readsText: draft.readsText)
+            basis: draft.basis)
         let place = host.store.next(on: "A")
         var header = BlockHeader(
             chainID: "A", blockType: "verdict", index: place.index, previous: place.previous,
@@ -112,10 +133,16 @@ extension Judge {
             "expert": .string(document.block.header.expertName),
             "model": .string(receipt.model.name),
         ]
-        if document.isReview { facts["review"] = .bool(true) }
+        if document.isReview {
+            facts["review"] = .bool(true)
+        } else if document.gates.first?.name != "intake" {
+            // What nobody looked at may come again.
+            facts["work"] = .string(
+                VerdictIndex.work(document.block, document.router).description)
+        }
         if let router = document.router { facts["router"] = .string(router.hash.description) }
         if let draw = document.draw {
-            if receipt.readsText { facts["shard"] = .string(draw.shard.description) }
+            if receipt.basis.readsText { facts["shard"] = .string(draw.shard.description) }
             facts["secret_number"] = .int(secretNumber)
             facts["secret_count"] = .int(Int64(draw.count))
         }

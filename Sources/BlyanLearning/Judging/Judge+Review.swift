@@ -61,11 +61,12 @@ extension Judge {
             let known = lock.withLock { index.shards[version.hash] ?? [] }
             let draw = try draw(version, model, policy, but: known)
             let received = host.clock()
+            let history = try history(before: nil)
             var gates: [VerdictDocument.Gate] = []
             if let draw {
                 gates = try run(
                     changes, model, policy, draw.draw, draw.shard, received: received,
-                    history: history(before: nil), isReview: true
+                    history: history, isReview: true
                 ).gates
             }
             var (outcome, reason) = Judgement.outcome(of: gates)
@@ -89,24 +90,25 @@ extension Judge {
                     .plugin, "nothing was written: \(what)",
                     hint: "let a gate that measures improvement be the last one of the policy")
             }
-            if let reason = try sign(&document, readsText: true) { return deferred(reason) }
-            // Nil: the model changed while it was judged, so that it is judged again if it is current still.
-            if let made = try conclude(review: document) { return made }
+            let basis = Basis(readsText: true, parts: history.parts.count)
+            if let reason = try sign(&document, basis) { return deferred(reason) }
+            // Nil: what it was judged by is another by now, so that it is judged again if it is current still.
+            if let made = try conclude(review: document, basis) { return made }
         }
     }
 
     /// Writes the verdict of a review, and if the version is worse the one that reverts it and what is taken back.
     ///
     /// - Parameter document: with all signatures.
-    /// - Returns: Nil if the model is another one by now, or another policy governs.
-    func conclude(review document: VerdictDocument) throws -> Review? {
+    /// - Returns: Nil if what it was judged by is another by now.
+    func conclude(review document: VerdictDocument, _ basis: Basis) throws -> Review? {
         let version = document.block
         guard let meta = try host.store.block(document.model) else { return nil }
         let model = try ModelCatalog(host.store).model(meta)
         guard model.version?.hash == document.version else { return nil }
         let changes = try reverted(version, document.router, in: model)
         var receipt = Receipt(
-            document: document, model: model, readsText: true,
+            document: document, model: model, basis: basis,
             dependsOn: changes.map(\.block.hash))
         if document.outcome == "reject" {
             receipt.parts = Self.parts(of: model, reverting: changes)

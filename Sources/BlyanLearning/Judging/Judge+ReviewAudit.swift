@@ -5,11 +5,9 @@ internal import Foundation
 
 /// What is compared of a review beside what is of every verdict.
 extension Judge {
-    /// That it judged a version that had been accepted, with the router that had to be judged with it, and that what
-    /// follows on chain A is what had to follow.
+    /// That it judged a version that had been accepted, with the router that had to be judged with it.
     func reviewDifferences(
-        _ verdict: Block, _ document: VerdictDocument, _ model: CatalogModel, _ changes: [Change],
-        isDraft: Bool
+        _ verdict: Block, _ document: VerdictDocument, _ model: CatalogModel
     ) throws -> [String] {
         var found: [String] = []
         let version = document.block
@@ -26,20 +24,28 @@ extension Judge {
             )
         }
         if let what = Self.difference(inReview: document) { found.append(what) }
-        guard document.outcome == "reject", !isDraft else { return found }
-        var next: Block?
-        try host.store.scan(.chain("A", from: verdict.header.index + 1)) {
-            block throws(KernelError) in
-            next = block
-            return false
-        }
-        let wanted = VersionDocument(
-            model: document.model, parts: Self.parts(of: model, reverting: changes),
-            parent: document.version, verdict: verdict.hash)
-        if try next.flatMap({ try list(of: $0) }) != wanted {
-            found.append("the version is worse, and no version block reverts it and nothing else")
-        }
         return found
+    }
+
+    /// That the version block which follows a verdict has what was judged, or reverts what is worse, and nothing else.
+    func versionDifferences(
+        _ verdict: Block, _ document: VerdictDocument, _ model: CatalogModel, _ changes: [Change]
+    ) throws -> [String] {
+        // An acceptance, or a review that rejects.
+        guard document.isReview != (document.outcome == "accept") else { return [] }
+        let next = try host.store.blocks(.chain("A", from: verdict.header.index + 1), limit: 1)
+        let wanted = VersionDocument(
+            model: document.model,
+            parts: document.isReview
+                ? Self.parts(of: model, reverting: changes)
+                : Self.parts(of: model, with: changes.map(\.block)),
+            parent: document.version, verdict: verdict.hash)
+        guard try next.first.flatMap({ try list(of: $0) }) != wanted else { return [] }
+        return [
+            document.isReview
+                ? "the version is worse, and no version block reverts it and nothing else"
+                : "no version block with what was accepted, and nothing else, follows the verdict"
+        ]
     }
 
     /// What a version block lists; nil for another block.

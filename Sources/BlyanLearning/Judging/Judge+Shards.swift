@@ -7,12 +7,19 @@ internal import Foundation
 extension Judge {
     /// Commits a shard of held-out text to chain A; candidates that come later may be judged on it.
     ///
-    /// - Throws: ``KernelError`` if it is no shard, is here already, or is smaller than what a gate decides on.
+    /// Each document counts once, whatever its case and white space: of one that is there twice an interval would be too
+    /// narrow, and of one that another shard has a later judgement would not be on fresh text.
+    ///
+    /// - Throws: ``KernelError`` if it is no shard, has documents twice or that are committed already, or too few for a gate.
     package func addShard(_ bytes: [UInt8]) throws -> Block {
         let shard = try PoolShard(parsing: bytes)
+        // One at a time: what another call commits meanwhile is compared with too.
+        adding.lock()
+        defer { adding.unlock() }
         guard try !shardBlocks().contains(where: { $0.header.payloadHash == shard.hash }) else {
             throw KernelError(.rule, "this held-out text is committed already")
         }
+        try checkNew(shard)
         let count = shard.documents.count
         if let (gate, least) = try leastDocuments(), count < least {
             throw KernelError(
@@ -27,6 +34,37 @@ extension Judge {
                 "slices": .object(shard.slices.mapValues { .int(Int64($0)) }),
             ], payloadType: PoolShard.payloadType)
     }
+
+    private func checkNew(_ shard: PoolShard) throws {
+        func key(_ document: PoolShard.Document) -> String {
+            document.text.lowercased().split(whereSeparator: \.isWhitespace).joined(separator: " ")
+        }
+        var known: [String: String] = [:]
+        for block in try shardBlocks() {
+            // One whose text is gone cannot be compared with.
+            guard let other = try? self.shard(block) else { continue }
+            for document in other.documents {
+                known[key(document)] = "one of shard \(other.hash.description.prefix(12))"
+            }
+        }
+        for (i, document) in shard.documents.enumerated() {
+            let text = key(document)
+            guard text.utf8.count >= Self.leastBytes else {
+                throw KernelError(
+                    .rule,
+                    "document \(i + 1) of the held-out text has \(text.utf8.count) bytes: of fewer than \(Self.leastBytes) nothing can be learnt",
+                    hint: "take it out")
+            }
+            if let other = known.updateValue("document \(i + 1)", forKey: text) {
+                throw KernelError(
+                    .rule,
+                    "document \(i + 1) of the held-out text is \(other) again, at most but for case and white space",
+                    hint: "leave each document in one place: what is there twice counts twice")
+            }
+        }
+    }
+
+    private static let leastBytes = 16
 
     /// Says on chain A that a shard serves no judgement from here on: it became known, or is too small.
     ///

@@ -3,7 +3,7 @@ package import BlyanKernel
 internal import BlyanModel
 internal import Foundation
 
-// Unchecked: `lock` guards the mutable state, `judging` is held for a judgement.
+// Unchecked: `lock` guards the mutable state, `judging` is held for a judgement, `adding` while a shard is committed.
 /// Takes candidates for better experts, has the gates judge them, and writes what came of it.
 ///
 /// A candidate is a signed block of chain B that stands nowhere yet: its hash is committed before any text is drawn, and
@@ -15,6 +15,7 @@ package final class Judge: @unchecked Sendable {
     let cache = LossCache()
     let lock = NSLock()
     let judging = NSLock()
+    let adding = NSLock()
     var index: VerdictIndex
     var shards: [Digest: PoolShard] = [:]
     /// By candidate, what a gate failed with last.
@@ -105,27 +106,24 @@ package final class Judge: @unchecked Sendable {
     private func judge(_ entry: CandidateStore.Entry) throws -> Judgement {
         while true {
             let (policyBlock, policy) = try policyForJudging()
+            let history = try history(before: nil)
             let made: Judgement?
             do {
                 let (model, changes) = try place(entry.block, entry.router)
                 let draw = try draw(entry.block, model, policy)
                 let (gates, readsText) = try run(
                     changes, model, policy, draw?.draw, draw?.shard, received: entry.received,
-                    history: history(before: nil))
+                    history: history)
                 made = try finish(
-                    entry, model, policyBlock, policy, draw?.draw, gates, readsText: readsText)
+                    entry, model, policyBlock, draw?.draw, gates,
+                    Basis(readsText: readsText, parts: history.parts.count))
             } catch let error as KernelError where error.code == .rule {
                 // While it waited another one was accepted in its place.
                 made = try finish(
-                    entry, nil, policyBlock, policy, nil,
-                    [
-                        VerdictDocument.Gate(
-                            name: "intake", version: "1", outcome: "reject",
-                            reason: "parent-replaced",
-                            evidence: .object(["error": .string(error.message)]))
-                    ])
+                    entry, nil, policyBlock, nil, [.replaced(error)],
+                    Basis(readsText: false, parts: history.parts.count))
             }
-            // Nil: the model changed while it was judged, so that it is judged again.
+            // Nil: what it was judged by is another by now, so that it is judged again.
             if let made { return made }
         }
     }
@@ -279,7 +277,7 @@ package final class Judge: @unchecked Sendable {
                     .config,
                     "the policy judges by \(wanted.name) \(wanted.version), which \(manifest) does not list as a gate",
                     hint:
-                        "list it there, or in another manifest that `--manifest` names; or make the gates that are listed the policy with `blyan plugin reload`"
+                        "list it there, or in another manifest that `--manifest` names, with its own manifest and library in this home's plugins; or make the gates that are listed the policy with `blyan plugin reload`"
                 )
             }
             throw KernelError(
@@ -297,8 +295,7 @@ package final class Judge: @unchecked Sendable {
     /// - Returns: Nil if the model is another one by now.
     private func finish(
         _ entry: CandidateStore.Entry, _ judged: CatalogModel?, _ policyBlock: Block,
-        _ policy: JudgingPolicy, _ draw: VerdictDocument.Draw?, _ gates: [VerdictDocument.Gate],
-        readsText: Bool = false
+        _ draw: VerdictDocument.Draw?, _ gates: [VerdictDocument.Gate], _ basis: Basis
     ) throws -> Judgement? {
         let block = entry.block
         func deferred(_ reason: String) -> Judgement {
@@ -317,8 +314,13 @@ package final class Judge: @unchecked Sendable {
             model: model.meta.hash, version: base.hash, policy: policyBlock.hash, block: block,
             router: entry.router, received: entry.received, draw: draw, gates: gates,
             outcome: outcome.rawValue, reason: reason)
-        if let reason = try sign(&document, readsText: readsText) { return deferred(reason) }
-        return try conclude(entry, document, readsText: readsText)
+        if let reason = try sign(&document, basis) { return deferred(reason) }
+        return try conclude(document, basis)
+    }
+
+    /// The parts of a model that takes blocks in.
+    static func parts(of model: CatalogModel, with blocks: [Block]) -> [String: Digest] {
+        blocks.reduce(into: model.parts) { $0[$1.header.expertName] = $1.hash }
     }
 
     private func model(of block: Block) throws -> CatalogModel {
@@ -331,28 +333,26 @@ package final class Judge: @unchecked Sendable {
     /// Writes verdict, and with accept the candidate and the version that it makes, as one record.
     ///
     /// - Parameter document: with all signatures.
-    /// - Returns: Nil if the model is another one by now, or another policy governs.
-    func conclude(
-        _ entry: CandidateStore.Entry, _ document: VerdictDocument, readsText: Bool
-    ) throws -> Judgement? {
-        let block = entry.block
+    /// - Returns: Nil if what it was judged by is another by now.
+    func conclude(_ document: VerdictDocument, _ basis: Basis) throws -> Judgement? {
+        let block = document.block
+        // What was signed, and not what lies in a file.
+        let blocks = (document.router.map { [$0] } ?? []) + [block]
         let isAccepted = document.outcome == "accept"
         // Whatever is written on chain A first is written before this record takes its place there.
         if isAccepted { try host.prepare() }
         let model = try model(of: block)
-        var receipt = Receipt(document: document, model: model, readsText: readsText)
+        var receipt = Receipt(document: document, model: model, basis: basis)
         if isAccepted {
-            receipt.dependsOn = entry.blocks.map(\.hash)
-            var parts = model.parts
-            for block in entry.blocks { parts[block.header.expertName] = block.hash }
-            receipt.parts = parts
+            receipt.dependsOn = blocks.map(\.hash)
+            receipt.parts = Self.parts(of: model, with: blocks)
         }
         let written = try write(receipt) { written in
             guard let version = written.version else {
                 return try host.store.append([written.verdict])
             }
             try host.append(
-                entry.blocks + [written.verdict, version],
+                blocks + [written.verdict, version],
                 AcceptedCandidate(
                     block: block, verdict: written.verdict, document: document,
                     time: written.time))
@@ -361,7 +361,7 @@ package final class Judge: @unchecked Sendable {
         candidates.end(block.hash, isRejected: !isAccepted)
         prune()
         lock.withLock { faults[block.hash] = nil }
-        for block in isAccepted ? entry.blocks : [] { host.onStored(block) }
+        for block in isAccepted ? blocks : [] { host.onStored(block) }
         for block in [written.verdict] + (written.version.map { [$0] } ?? []) {
             host.onStored(block)
         }
