@@ -6,7 +6,11 @@
 It checks form, hashes, signatures and links; payloads lie beside the chains, each named by its SHA-256.
 """
 import hashlib, json, re, sys
-import coincurve, rfc8785
+
+try:
+    import coincurve, rfc8785
+except ModuleNotFoundError as missing:
+    sys.exit(f"the package {missing.name} is missing: pip install rfc8785 coincurve")
 
 N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141  # order of secp256k1
 NAME, COUNT, HASH = r'".{0,255}"', r"\d{1,16}", r'"([0-9a-f]{64})?"'

@@ -97,7 +97,9 @@ extension Node {
         let wanted = target ?? current.header.previous
         guard let wanted, wanted != store.genesis else {
             throw KernelError(
-                .rule, "block \(current.hash) is the first version of \(part): nothing came before")
+                .rule, "block \(current.hash) is the first version of \(part): nothing came before",
+                hint:
+                    "`blyan expert show \(part)` lists the versions; --to HASH goes to any of them")
         }
         guard wanted != current.hash else {
             throw KernelError(.rule, "block \(wanted) is the current version of \(part)")

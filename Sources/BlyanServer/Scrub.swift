@@ -96,7 +96,9 @@ final class Scrub: Sendable {
             throw KernelError(
                 .integrity,
                 "the payload of \(payload.label) does not have the hash that was signed",
-                hint: "restore the payload from a copy, or delete it and import the model again")
+                hint:
+                    "put a copy of its file back; the weights of an imported model can also be imported again, once the file is deleted"
+            )
         }
         return true
     }

@@ -28,6 +28,20 @@ import Testing
         let accepted = try shop.home.succeed("candidate", "judge")
         #expect(
             accepted.contains("verdict   accepted") && !accepted.contains("_ppm"), "\(accepted)")
+        // Newest first, and no review among them.
+        _ = try shop.verdict(
+            on: #require(
+                shop.node.store.block(
+                    try shop.node.catalog.model(named: nil)
+                        .parts["layer0.expert0"] ?? .zero)), upper: -1)
+        shop.close()
+        struct Judged: Decodable { let candidate, expert, author, outcome, reason: String }
+        let text = try shop.home.succeed("candidate", "list", "--judged", "2", "--json")
+        let judged = try JSONDecoder().decode([Judged].self, from: Data(text.utf8))
+        #expect(judged.map(\.outcome) == ["accept", "reject"], "\(text)")
+        #expect(judged.last?.reason.hasPrefix("similarity/") == true, "\(text)")
+        let table = try shop.home.succeed("candidate", "list", "--judged", "9")
+        #expect(table.contains("structure/norm") && table.split(separator: "\n").count == 4)
     }
 
     /// The home opens, what can be read is judged, and nothing is deleted of what cannot.

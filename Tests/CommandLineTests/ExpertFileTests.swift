@@ -1,3 +1,6 @@
+import BlyanKernel
+import BlyanModel
+import BlyanServer
 import Foundation
 import Testing
 
@@ -52,6 +55,48 @@ import Testing
                 outcome.status == 64 && outcome.error.contains("expected 6 to 64 hex digits"),
                 "\(outcome.error)")
         }
+    }
+
+    /// Only an older version of the same part was overtaken by somebody.
+    @Test func whatAFileWasTrainedFromIsSaid() throws {
+        let shop = try Workshop("")
+        let home = shop.home
+        let other = home.scratch.path + "/other"
+        try home.succeed("expert", "export", "layer0.expert1", "--output", other)
+        let block = try #require(
+            try shop.node.catalog.model(named: nil).parts["layer0.expert1"]
+        ).description
+        let genesis = try #require(try shop.node.store.genesis).description
+        shop.close()
+        func file(_ parent: String) throws -> String {
+            let name = home.scratch.path + "/changed"
+            var bytes = try Data(contentsOf: URL(fileURLWithPath: other))
+            bytes.replaceSubrange(
+                try #require(bytes.range(of: Data(block.utf8))), with: Data(parent.utf8))
+            try bytes.write(to: URL(fileURLWithPath: name))
+            return name
+        }
+        for (parent, words) in [
+            (block, "a version of layer0.expert1, and no version of \(Self.part)"),
+            (genesis, "block of chain A, and no version of \(Self.part)"),
+            (
+                String(repeating: "ab", count: 32),
+                "is no block of this home: there is no block abab"
+            ),
+            (String(repeating: "z", count: 64), "blyan_parent is no block's hash"),
+        ] {
+            try home.fail("expert", "submit", Self.part, file(parent), naming: [words])
+        }
+        let good = home.scratch.path + "/good"
+        try home.succeed("expert", "export", Self.part, "--output", good)
+        try home.fail(
+            "expert", "submit", Self.part, good, "--parent", String(block.prefix(8)),
+            naming: ["a version of layer0.expert1"])
+        let router = home.scratch.path + "/router"
+        try home.succeed("expert", "export", "layer1.router", "--output", router)
+        try home.fail(
+            "expert", "submit", Self.part, good, "--router", router,
+            naming: ["a version of layer1.router, and no version of layer0.router"])
     }
 
     @Test func anExportWritesOverNothingUnlessItIsForced() throws {

@@ -61,7 +61,7 @@ import Testing
         for (arguments, advice) in [
             (["import", text], "hint: run the command again"),
             (["mine", "--expert", "a", "--data", text], "hint: see `blyan candidate list --home"),
-            (["expert", "submit", "a", text], "hint: see `blyan candidate list --home"),
+            (["expert", "submit", "a", text], "and `blyan candidate list --judged 5 --home"),
             (["eval", "--prompt-file", text], nil),
         ] as [([String], String?)] {
             let error = home.scratch.appendingPathComponent("client.err")

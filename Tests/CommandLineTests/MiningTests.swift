@@ -137,9 +137,33 @@ import Testing
         try home.succeed("chain", "verify")
     }
 
+    @Test func whatGotNoBetterIsToldInFigures() throws {
+        let (home, text) = try home()
+        let documents = (0..<40).map { "Verse \($0): and the light was on the water of the river." }
+        try Data(documents.joined(separator: "\n\n").utf8).write(to: URL(fileURLWithPath: text))
+        let made = try home.run(
+            "mine", "--expert", "layer0.expert0", "--data", text, "--rehearse", "0", "--steps", "1",
+            "--rate", "1e-30", "--json")
+        #expect(made.status == 1)
+        #expect(made.output.contains("\"held_back_after_unat\":"), "\(made.output)")
+        for words in ["did not fall (perplexity ", " before, ", "layer0.expert0 serves ", " % of"] {
+            #expect(made.error.contains(words), "\(made.error)")
+        }
+        #expect(try home.succeed("candidate", "list", "--judged", "1", "--json") == "[]\n")
+    }
+
     @Test func whatIsMissingIsToldBeforeTheNodeServes() throws {
         let (home, text) = try home()
         try home.fail("run", "--mine", "/nowhere", naming: ["/nowhere"])
+        try home.fail("run", "--mine-steps", "5", naming: ["--mine-steps without --mine"])
+        for (option, value, range) in [
+            ("--sequence", "100000000", "1 to 1048576"),
+            ("--rehearse", "99999999999", "0 to 100000000"),
+        ] {
+            try home.fail(
+                "mine", "--expert", "layer0.expert0", "--data", text, option, value,
+                naming: [value, range])
+        }
         try home.fail("run", "--mine", text, "--mine-model", "other", naming: ["other"])
         try home.fail("mine", "--data", text, naming: ["--expert", "--order"])
         try home.fail(

@@ -60,6 +60,10 @@ import Testing
         #expect(try shop.node.rollback(Self.part, model: nil).others.isEmpty)
         #expect(try parts(shop) == [first[0], next.candidate.hash])
         #expect(try shop.node.store.verify().failures.isEmpty)
+        shop.close()
+        try shop.home.fail(
+            "expert", "rollback", Self.part,
+            naming: ["nothing came before", "--to HASH", "expert show"])
     }
 
     @Test func whatAReviewFoundWorseComesBackWithAWarning() throws {

@@ -110,7 +110,7 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
             .io,
             "the disk could not serve byte \(offset) of the payload of \(label): the file was cut or the disk reports an error",
             hint:
-                "run `blyan chain check --read-data`, then restore the file or import the model again"
+                "run `blyan chain check --read-data`, then put a copy of the file back; the weights of an imported model can also be imported again"
         )
     }
 
@@ -219,7 +219,7 @@ public enum VerifyMode: String, Sendable, CaseIterable, Codable {
     }
 
     private static let hint =
-        "run `blyan chain check --read-data`; restore the payload from a copy, or delete it and import the model again"
+        "run `blyan chain check --read-data`; put a copy of its file back; the weights of an imported model can also be imported again, once the file is deleted"
 
     private func damaged(leaf: Int, _ start: UInt64, _ count: Int) -> KernelError {
         KernelError(

@@ -130,7 +130,7 @@ extension Judge {
                 .rule,
                 "candidate \(block.hash) replaces \(header.previous?.description.prefix(12) ?? "nothing") of \(header.expertName), and the current version is \(current.description.prefix(12)): somebody was faster",
                 hint:
-                    "train from the current version: export it again with `blyan expert export \(header.expertName)`, or run `blyan mine` anew"
+                    "train from the current version: export it again with `blyan expert export \(header.expertName)`, or mine again: it begins from the current version"
             )
         }
         let others = other.map { [$0] } ?? []

@@ -33,13 +33,15 @@ package struct JudgingPolicy: Sendable, Equatable {
     package static let format = "blyan-policy/1"
     /// Zero bits that are asked for before the first policy: some milliseconds of work.
     package static let usualStampBits: Int64 = 12
+    /// Judgements that a shard serves before a policy says otherwise.
+    package static let usualJudgementsPerShard: Int64 = 32
 
     /// A policy with what is usual for the rest.
     package init(gates: [Gate], commitments: [String: Digest], secretNumber: Int64) {
         self.gates = gates
         self.commitments = commitments
         self.secretNumber = secretNumber
-        judgementsPerShard = 32
+        judgementsPerShard = Self.usualJudgementsPerShard
         stampBits = Self.usualStampBits
     }
 

@@ -57,9 +57,10 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         try require((1...10_000_000).contains(steps), "steps is \(steps), expected 1 to 10000000")
         try require((1...65_536).contains(batch), "batch is \(batch), expected 1 to 65536")
         try require(
-            (1...1_048_576).contains(sequence), "sequence is \(sequence), expected 1 or more")
+            (1...1_048_576).contains(sequence), "sequence is \(sequence), expected 1 to 1048576")
         try require(rate > 0 && rate <= 1, "rate is \(rate), expected more than 0, at most 1")
-        try require((1...10_000_000).contains(warmup), "warmup is \(warmup), expected 1 or more")
+        try require(
+            (1...10_000_000).contains(warmup), "warmup is \(warmup), expected 1 to 10000000")
         try require((0...1).contains(floor), "floor is \(floor), expected 0 to 1")
         try require(
             beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1,
@@ -68,7 +69,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         try require(
             (0...1).contains(weightDecay), "weight decay is \(weightDecay), expected 0 to 1")
         try require(
-            (0...100_000_000).contains(rehearsal), "rehearsal is \(rehearsal), expected 0 or more")
+            (0...100_000_000).contains(rehearsal),
+            "rehearsal is \(rehearsal), expected 0 to 100000000")
         try require(clip > 0 && clip.isFinite, "clip is \(clip), expected more than 0")
     }
 }

@@ -168,7 +168,14 @@ package enum ExpertFile {
             return nil
         }
         let header = try? JSONValue(parsing: Array(text.reversed().drop { $0 == 32 }.reversed()))
-        return header?["__metadata__"]?["blyan_parent"]?.string.flatMap { Digest(hex: $0) }
+        guard let parent = header?["__metadata__"]?["blyan_parent"] else { return nil }
+        guard let hash = parent.string.flatMap({ Digest(hex: $0) }) else {
+            throw KernelError(
+                .malformed,
+                "\(path): the metadata blyan_parent is no block's hash, which has 64 hex digits",
+                hint: "leave blyan_parent as `blyan expert export` wrote it, or out")
+        }
+        return hash
     }
 
     private static func convert(

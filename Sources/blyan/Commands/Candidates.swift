@@ -15,19 +15,30 @@ struct CandidateCommand: ParsableCommand {
 struct CandidateList: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List the candidates that wait for a verdict, first come first.",
+        abstract: "List the candidates that wait for a verdict, or the last that were judged.",
         discussion: """
             State: waits; fault, after a gate failed; stopped, if a gate ended the node again and again while it judged \
             this candidate, which is then judged only on request; signatures, if its verdict lacks those of other \
-            validators.
+            validators. What waits is listed first come first, what was judged newest first.
             """)
 
     @OptionGroup var home: HomeOptions
 
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp(
+            "List the last of those that were judged instead, as many as this.", valueName: "n"))
+    var judged: Int?
+
     @Flag(help: "Print one JSON array.")
     var json = false
 
+    func validate() throws {
+        if let judged, judged < 1 { throw ValidationError("--judged must be above 0") }
+    }
+
     func run(_ node: Node, _ console: Console) throws {
+        if let judged { return try printJudged(judged, node, console) }
         let judge = try node.judge()
         let queue = judge.candidates.queue
         let draft = try judge.draft()
@@ -69,6 +80,42 @@ struct CandidateList: NodeCommand {
             )
             console.note(Failure(error, arguments: ["--home", home.home]).text)
         }
+    }
+
+    /// The last verdicts on candidates, newest first; a review is of a version, and none of them.
+    private func printJudged(_ limit: Int, _ node: Node, _ console: Console) throws {
+        var verdicts: [Block] = []
+        try node.store.scan(.type(chain: "A", "verdict"), reverse: true) {
+            block throws(KernelError) in
+            if !VerdictIndex.isReview(block) { verdicts.append(block) }
+            return verdicts.count < limit
+        }
+        func fact(_ name: String, _ verdict: Block) -> String {
+            verdict.header.metadata[name]?.string ?? ""
+        }
+        if json {
+            let facts = ["candidate", "expert", "author", "outcome", "reason"]
+            return try console.printJSON(
+                .array(
+                    verdicts.map { verdict in
+                        var members = Dictionary(
+                            uniqueKeysWithValues: facts.map {
+                                ($0, JSONValue.string(fact($0, verdict)))
+                            })
+                        members["judged"] = .int(verdict.header.timestamp)
+                        members["verdict_block"] = .string(verdict.hash.description)
+                        return .object(members)
+                    }))
+        }
+        try console.printTable(
+            [["candidate", "expert", "outcome", "reason", "verdict", "author"]]
+                + verdicts.map {
+                    [
+                        String(fact("candidate", $0).prefix(12)), fact("expert", $0),
+                        fact("outcome", $0), fact("reason", $0),
+                        String($0.hash.description.prefix(12)), fact("author", $0),
+                    ]
+                })
     }
 
     private func json(_ death: GateDeath) -> JSONValue {

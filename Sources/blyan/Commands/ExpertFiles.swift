@@ -173,13 +173,46 @@ struct ExpertSubmit: NodeCommand {
             console.url(file).path, of: layout, plugins: node.plugins)
         let from = parent ?? contents.parent?.description ?? current.description
         guard current.description.hasPrefix(from.lowercased()) else {
-            throw KernelError(
-                .rule,
-                "\(file) was trained from \(from.prefix(12)), and the current version of \(part) is \(current.description.prefix(12)): somebody was faster",
-                hint:
-                    "export the current version with `blyan expert export \(part)` and train from it: only a gain over what serves now counts"
-            )
+            throw try outdated(file, from, part, current, loaded.model, node)
         }
         return contents.tensors
+    }
+
+    /// Why a file that was not trained from the current version of a part is refused.
+    private func outdated(
+        _ file: String, _ from: String, _ part: String, _ current: Digest, _ model: CatalogModel,
+        _ node: Node
+    ) throws -> KernelError {
+        let origin: Block
+        do { origin = try findBlock(from, in: node.store) } catch let error as KernelError
+            where error.code == .notFound
+        {
+            return KernelError(
+                .notFound,
+                "what \(file) was trained from is no block of this home: \(error.message)",
+                hint: "give a version that `blyan expert show \(part)` lists")
+        }
+        let header = origin.header
+        func wrong(_ what: String) -> KernelError {
+            KernelError(
+                .rule,
+                "\(file) was trained from block \(from.prefix(12)), which is \(what), and no version of \(part) of the model \(model.name)",
+                hint: "submit a file as a new version of the part that it was exported from")
+        }
+        guard header.chainID == "B", header.blockType == "parameters" else {
+            return wrong("a \(header.blockType) block of chain \(header.chainID)")
+        }
+        guard header.dependsOn.contains(model.meta.hash) else {
+            return wrong("a version of \(header.expertName) of another model")
+        }
+        guard header.expertName == part else {
+            return wrong("a version of \(header.expertName)")
+        }
+        return KernelError(
+            .rule,
+            "\(file) was trained from \(from.prefix(12)), and the current version of \(part) is \(current.description.prefix(12)): somebody was faster",
+            hint:
+                "export the current version with `blyan expert export \(part)` and train from it: only a gain over what serves now counts"
+        )
     }
 }

@@ -130,14 +130,8 @@ struct Mine: NodeCommand {
         let isBetter = result.before.flatMap { b in result.after.map { $0 < b } } ?? true
         if !json { try print(expert, result, console) }
         guard let key, isBetter || force else {
-            if !isBetter, !dryRun {
-                throw ModelError(
-                    "the loss on the text that was held back did not fall: nothing was submitted",
-                    hint:
-                        "train with more text, other --steps or a lower --rate, or submit it with --force"
-                )
-            }
             if json { try console.printJSON(.object(report(expert, result))) }
+            if !isBetter, !dryRun { throw noGain(expert, result) }
             return
         }
         let made = try node.submit(
@@ -187,17 +181,35 @@ struct Mine: NodeCommand {
             .run { try log.add($0) }
     }
 
+    /// Why what was trained is not submitted.
+    private func noGain(_ expert: String, _ result: Miner.Result) -> ModelError {
+        ModelError(
+            "the loss on the text that was held back did not fall (\(perplexities(result, digits: 4) ?? "")), and \(expert) serves \(share(result)) of the text's tokens: nothing was submitted",
+            hint:
+                "train with more text, other --steps or a lower --rate, or an expert that serves more of it; or submit it with --force"
+        )
+    }
+
+    private func perplexities(_ result: Miner.Result, digits: Int) -> String? {
+        guard let before = result.before, let after = result.after else { return nil }
+        return
+            "perplexity \(exp(before).formatted(digits)) before, \(exp(after).formatted(digits)) after"
+    }
+
+    /// The share of the text's tokens that the part served; some are never told as none.
+    private func share(_ result: Miner.Result) -> String {
+        result.served < 0.0005 ? "less than 0.1 %" : "\((100 * result.served).formatted(1)) %"
+    }
+
     private func print(_ expert: String, _ result: Miner.Result, _ console: Console) throws {
         let rate = Double(result.tokens) / max(result.seconds, 1e-9)
         let router = result.router == nil ? "" : " and \(expert.prefix { $0 != "." }).router"
         try console.print(
             "trained   \(expert)\(router), \(steps) steps, \(result.tokens) tokens in \(result.seconds.formatted(1)) s, \(Int(rate)) a second"
         )
-        try console.print("serves    \((100 * result.served).formatted(1)) % of the text's tokens")
-        guard let before = result.before, let after = result.after else { return }
-        try console.print(
-            "held back perplexity \(exp(before).formatted(2)) before, \(exp(after).formatted(2)) after"
-        )
+        try console.print("serves    \(share(result)) of the text's tokens")
+        guard let perplexities = perplexities(result, digits: 2) else { return }
+        try console.print("held back \(perplexities)")
     }
 
     private func report(_ expert: String, _ result: Miner.Result) -> [String: JSONValue] {
@@ -231,7 +243,7 @@ struct AuthorOptions: ParsableArguments {
     @OptionGroup var options: WalletOptions
 
     static let afterHolderEnds =
-        "see `blyan candidate list` before you run the command again: the candidate may wait there already"
+        "see `blyan candidate list` and `blyan candidate list --judged 5` before you run the command again: the candidate may wait, or be judged, already"
 
     var walletPassphraseFile: String? { options.walletPassphraseFile }
 

@@ -24,23 +24,49 @@ struct PoolAdd: NodeCommand {
         help: ArgumentHelp("The shard; several are used one after the other.", valueName: "file"))
     var files: [String]
 
+    @Flag(help: "Print one JSON array.")
+    var json = false
+
     func run(_ node: Node, _ console: Console) throws {
         let judge = try node.judge(passphrase: console.nodePassphrase)
-        for file in files {
-            let others = try judge.shardBlocks().last
-            let block: Block
-            do { block = try judge.addShard(console.read(file)) } catch let error as KernelError {
-                throw KernelError(error.code, "\(file): \(error.message)", hint: error.hint)
+        var committed: [JSONValue] = []
+        // What was committed is told, also where a later file is refused.
+        let all = Result {
+            for file in files {
+                let block = try add(file, judge, console)
+                committed.append(json(file, block))
+                guard !json else { continue }
+                try console.print(
+                    "committed \(file): \(block.header.metadata["documents"]?.int ?? 0) documents, block \(block.hash)"
+                )
             }
-            try console.print(
-                "committed \(file): \(block.header.metadata["documents"]?.int ?? 0) documents, block \(block.hash)"
-            )
-            let slices = names(block)
-            guard let others = others.map(names), others != slices else { continue }
+        }
+        if json { try console.printJSON(.array(committed)) }
+        try all.get()
+    }
+
+    private func add(_ file: String, _ judge: Judge, _ console: Console) throws -> Block {
+        let others = try judge.shardBlocks().last
+        let block: Block
+        do { block = try judge.addShard(console.read(file)) } catch let error as KernelError {
+            throw KernelError(error.code, "\(file): \(error.message)", hint: error.hint)
+        }
+        let slices = names(block)
+        if let others = others.map(names), others != slices {
             console.note(
-                "blyan: its slices are \(slices.joined(separator: ", ")), and those of the shard before are \(others.joined(separator: ", ")): what was accepted by one may be reviewed by the other, so that shards should be alike"
+                "blyan: the slices of \(file) are \(slices.joined(separator: ", ")), and those of the shard before are \(others.joined(separator: ", ")): what was accepted by one may be reviewed by the other, so that shards should be alike"
             )
         }
+        return block
+    }
+
+    private func json(_ file: String, _ shard: Block) -> JSONValue {
+        .object([
+            "file": .string(file), "block": .string(shard.hash.description),
+            "shard": .string(shard.header.payloadHash?.description ?? ""),
+            "documents": shard.header.metadata["documents"] ?? .null,
+            "slices": shard.header.metadata["slices"] ?? .null,
+        ])
     }
 
     private func names(_ shard: Block) -> [String] {
@@ -61,12 +87,14 @@ struct PoolList: NodeCommand {
 
     func run(_ node: Node, _ console: Console) throws {
         let judge = try node.judge()
-        let limit = try judge.currentPolicy()?.policy.judgementsPerShard ?? 0
+        let limit =
+            try judge.currentPolicy()?.policy.judgementsPerShard
+            ?? JudgingPolicy.usualJudgementsPerShard
         let shards = try judge.shardBlocks()
         let retired = try judge.retiredShards()
         func state(_ block: Block) -> String {
             if block.header.payloadHash.map(retired.contains) ?? false { return "retired" }
-            return limit > 0 && used(block) >= limit ? "used up" : "hidden"
+            return used(block) >= limit ? "used up" : "hidden"
         }
         func used(_ block: Block) -> Int64 {
             block.header.payloadHash.map { judge.judgements(on: $0) } ?? 0
@@ -113,6 +141,9 @@ struct PoolRetire: NodeCommand {
             "The shard's hash, or its beginning, by `blyan pool list`.", valueName: "shard"))
     var shard: String
 
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
     func run(_ node: Node, _ console: Console) throws {
         let judge = try node.judge(passphrase: console.nodePassphrase)
         let found = try judge.shardBlocks().filter {
@@ -126,7 +157,13 @@ struct PoolRetire: NodeCommand {
                 hint: "`blyan pool list` lists them; give at least six digits of the hash")
         }
         let retired = try judge.retireShard(block)
-        try console.print(
-            "retired   \(block.header.payloadHash?.description ?? ""), block \(retired.hash)")
+        let hash = block.header.payloadHash?.description ?? ""
+        if json {
+            return try console.printJSON(
+                .object([
+                    "shard": .string(hash), "block": .string(retired.hash.description),
+                ]))
+        }
+        try console.print("retired   \(hash), block \(retired.hash)")
     }
 }

@@ -29,19 +29,26 @@ struct Run: NodeCommand {
         help: ArgumentHelp("Mine on this text as long as the node runs.", valueName: "file"))
     var mine: String?
 
-    @Option(help: WorkOrder.help) var mineOrder = WorkOrder.roundRobin
+    @Option(
+        help: ArgumentHelp(
+            "\(WorkOrder.help.abstract) (default: \(WorkOrder.roundRobin.rawValue))",
+            valueName: "order"))
+    var mineOrder: WorkOrder?
 
     @Option(help: ArgumentHelp("The model that is mined for.", valueName: "name"))
     var mineModel: String?
 
     @Option(
         parsing: .unconditional,
-        help: ArgumentHelp("Optimiser steps of each expert.", valueName: "n"))
-    var mineSteps = MiningDefaults.steps
+        help: ArgumentHelp(
+            "Optimiser steps of each expert. (default: \(MiningDefaults.steps))", valueName: "n"))
+    var mineSteps: Int?
 
     @Option(
-        help: ArgumentHelp("The wallet that signs what is mined and is paid.", valueName: "name"))
-    var mineWallet = Wallets.node
+        help: ArgumentHelp(
+            "The wallet that signs what is mined and is paid. (default: \(Wallets.node))",
+            valueName: "name"))
+    var mineWallet: String?
 
     @OptionGroup var wallet: WalletOptions
 
@@ -49,7 +56,17 @@ struct Run: NodeCommand {
 
     var mustHold: Bool { true }
 
-    func validate() throws { try MiningDefaults.validate(TrainingOptions(steps: mineSteps)) }
+    func validate() throws {
+        let given = [
+            "--mine-order": mineOrder != nil, "--mine-model": mineModel != nil,
+            "--mine-steps": mineSteps != nil, "--mine-wallet": mineWallet != nil,
+        ].filter(\.value).keys.sorted()
+        guard mine != nil || given.isEmpty else {
+            throw ValidationError(
+                "\(given.joined(separator: ", ")) without --mine: give the text with --mine FILE")
+        }
+        try MiningDefaults.validate(TrainingOptions(steps: mineSteps ?? MiningDefaults.steps))
+    }
 
     func run(_ node: Node, _ console: Console) throws {
         // Where nobody has to be asked for it.
@@ -137,10 +154,13 @@ struct Run: NodeCommand {
         let model = try node.model(mineModel)
         _ = try TrainingText(text, name: file, tokenizer: model.tokenizer)
         let plan = ContinuousMiner.Plan(
-            model: model.model.name, text: text, textName: file, order: mineOrder,
+            model: model.model.name, text: text, textName: file,
+            order: mineOrder ?? .roundRobin,
             training: Node.Training(
-                MiningDefaults.options(mineSteps, model), threads: node.threads))
-        return ContinuousMiner(node, plan, key: try authorKey(mineWallet, node, console))
+                MiningDefaults.options(mineSteps ?? MiningDefaults.steps, model),
+                threads: node.threads))
+        return ContinuousMiner(
+            node, plan, key: try authorKey(mineWallet ?? Wallets.node, node, console))
     }
 
     /// Mines until the node ends; a fault ends the mining and not the node.

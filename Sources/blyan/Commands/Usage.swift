@@ -305,9 +305,12 @@ struct WalletTrust: NodeCommand {
         )
         try console.print(
             "record    \(trust.accepted) accepted of \(trust.judged) judged, \(waiting) waiting")
+        // A newbie has no level to lose.
+        let rejected =
+            standing.level > .newbie
+            ? "; \(trust.rejectedInRow) of the \(Trust.demotion) rejected that lose a level" : ""
         try console.print(
-            "in a row  \(trust.acceptedInRow) accepted since the last rejection; \(trust.rejectedInRow) of the \(Trust.demotion) rejected that lose a level"
-        )
+            "in a row  \(trust.acceptedInRow) accepted since the last rejection\(rejected)")
         switch standing.level {
         case .newbie:
             try console.print("next      trusted, after \(Trust.promotion) accepted in a row")
