@@ -60,7 +60,7 @@ import Testing
         try whole.prefix(whole.count / 2).write(to: file)
         let listed = try shop.home.run("chain", "log")
         #expect(listed.status == 0)
-        for words in [name, "is no candidate that can be read", "remove it"] {
+        for words in [name, "is no candidate that its author signed", "remove it"] {
             #expect(listed.error.contains(words), "\(listed.error)")
         }
         #expect(try shop.node.judge().candidates.queue.map(\.block.hash) == [good.hash])

@@ -127,10 +127,10 @@ import Testing
             (mine + ["--batch", "0"], "batch is 0, expected 1 to"),
             (mine + ["--sequence", "-1"], "sequence is -1, expected 1"),
             (mine + ["--rate", "-1"], "rate is -1.0, expected more than 0"),
-            (mine + ["--rehearse", "-1"], "rehearsal is -1, expected 0 or more"),
+            (mine + ["--rehearse", "-1"], "rehearsal is -1, expected 0 to"),
             (mine + ["--threads", "-1"], "--threads must be 1 to 1024"),
-            (["run", "--mine-steps", "-1"], "steps is -1, expected 1 to"),
-            (["run", "--mine-steps", "0"], "steps is 0, expected 1 to"),
+            (["run", "--mine", "-", "--mine-steps", "-1"], "steps is -1, expected 1 to"),
+            (["run", "--mine", "-", "--mine-steps", "0"], "steps is 0, expected 1 to"),
             (["expert", "top", "-n", "-3"], "-n must be above 0"),
             (["block", "list"], "`blyan block` has no command \"list\": it has show, export"),
         ] {

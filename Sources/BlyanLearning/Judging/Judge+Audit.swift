@@ -123,10 +123,6 @@ extension Judge {
         compare("outcome", document.outcome)
         compare("reason", document.reason)
         compare("author", document.block.header.miner)
-        // Verdicts from before this was written have none.
-        if facts["work"] != nil {
-            compare("work", VerdictIndex.work(document.block, document.router).description)
-        }
         // Missing where no gate was told anything of the text, which is seen when they are asked again.
         if facts["shard"] != nil { compare("shard", document.draw?.shard.description ?? "") }
         if VerdictIndex.isReview(verdict) != document.isReview {

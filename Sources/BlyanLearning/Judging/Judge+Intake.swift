@@ -19,15 +19,9 @@ extension Judge {
                 "candidate \(hash) was judged already: \(known.header.metadata["outcome"]?.string ?? ""), verdict block \(known.hash)"
             )
         }
-        let work = VerdictIndex.work(block, router)
-        if let known = lock.withLock({ index.work[work] }) {
-            throw KernelError(
-                .rule,
-                "the same work was judged already, as candidate \(known.header.metadata["candidate"]?.string ?? ""): \(known.header.metadata["outcome"]?.string ?? ""), verdict block \(known.hash)"
-            )
-        }
+        let work = Self.work(block, router)
         if let waiting = candidates.queue.first(where: {
-            VerdictIndex.work($0.block, $0.router) == work
+            Self.work($0.block, $0.router) == work
         }) {
             throw KernelError(
                 .rule,
@@ -63,6 +57,15 @@ extension Judge {
             try host.admit(block.header.miner)
             try candidates.add(block, router: router, received: now)
         }
+    }
+
+    /// What a candidate would do, whoever signed it and when: the versions that it replaces and the bytes that it brings, its own
+    /// and its router's.
+    private static func work(_ block: Block, _ router: Block?) -> [Digest?] {
+        [
+            block.header.previous, block.header.payloadHash, router?.header.previous,
+            router?.header.payloadHash,
+        ]
     }
 
     /// A block, and the one that it replaces.

@@ -133,13 +133,7 @@ extension Judge {
             "expert": .string(document.block.header.expertName),
             "model": .string(receipt.model.name),
         ]
-        if document.isReview {
-            facts["review"] = .bool(true)
-        } else if document.gates.first?.name != "intake" {
-            // What nobody looked at may come again.
-            facts["work"] = .string(
-                VerdictIndex.work(document.block, document.router).description)
-        }
+        if document.isReview { facts["review"] = .bool(true) }
         if let router = document.router { facts["router"] = .string(router.hash.description) }
         if let draw = document.draw {
             if receipt.basis.readsText { facts["shard"] = .string(draw.shard.description) }

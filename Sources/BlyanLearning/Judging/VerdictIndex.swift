@@ -20,8 +20,6 @@ package struct VerdictIndex: Sendable {
 
     /// The verdict block of each candidate, and of the router that was submitted with one: no review.
     package private(set) var verdicts: [Digest: Block] = [:]
-    /// The verdict block of each piece of work, by ``work(_:_:)``.
-    package private(set) var work: [Digest: Block] = [:]
     /// Judgements on each shard of held-out text, reviews included.
     package private(set) var byShard: [Digest: Int64] = [:]
     /// Shards on which a block was judged, as a candidate or in a review.
@@ -62,19 +60,7 @@ package struct VerdictIndex: Sendable {
         for hash in [hash("candidate"), hash("router")] {
             if let hash { verdicts[hash] = block }
         }
-        if let hash = hash("work") { work[hash] = block }
         order.append((block.header.index, block.hash))
-    }
-
-    /// What a candidate would do, whoever signed it and when: SHA-256 over the versions that it replaces and the bytes that it
-    /// brings, its own and its router's.
-    static func work(_ block: Block, _ router: Block?) -> Digest {
-        let parts =
-            [block.header.previous, block.header.payloadHash]
-            + [router].flatMap {
-                [$0?.header.previous, $0?.header.payloadHash]
-            }
-        return SHA256.hash(parts.flatMap { ($0 ?? .zero).bytes })
     }
 
     /// Whether a verdict block judges a version again, by its header.
