@@ -279,6 +279,18 @@ import Testing
         #expect(try judge.audit(#require(made.verdict)).differences == [])
     }
 
+    /// What a judge needs of a node, with steps of a test's own.
+    private static func host(
+        _ node: Node, model: (@Sendable () throws -> LoadedModel)? = nil,
+        append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil
+    ) -> Judge.Host {
+        Judge.Host(
+            store: node.store, key: { try node.signingKey() }, plugins: { node.plugins },
+            model: { _ in try model?() ?? node.model(nil) }, threads: 1,
+            clock: { Int64(Date().timeIntervalSince1970 * 1000) }, onStored: { _ in },
+            append: append)
+    }
+
     /// A version that was left while a verdict was written does not come back by it.
     @Test func whatChangedMeanwhileIsJudgedAgain() throws {
         let home = try JudgedHome(gates: [("structure", "")], pool: [])
@@ -289,10 +301,8 @@ import Testing
         let node = home.node
         let tries = Mutex(0)
         let judge = try Judge(
-            Judge.Host(
-                store: node.store, key: { try node.signingKey() }, plugins: { node.plugins },
-                model: { _ in try node.model(nil) }, threads: 1,
-                clock: { Int64(Date().timeIntervalSince1970 * 1000) }, onStored: { _ in },
+            Self.host(
+                node,
                 append: { record, _ in
                     let count = tries.withLock { count in
                         count += 1
@@ -455,10 +465,8 @@ import Testing
         let left = try home.judge(home.tensors(other).mapped { $3 * 1.01 }, part: other).candidate
         let older = try #require(left.header.previous)
         let judge = try Judge(
-            Judge.Host(
-                store: node.store, key: { try node.signingKey() }, plugins: { node.plugins },
-                model: { _ in try node.model(nil) }, threads: 1,
-                clock: { Int64(Date().timeIntervalSince1970 * 1000) }, onStored: { _ in },
+            Self.host(
+                node,
                 append: { record, _ in
                     let version = record[record.count - 1]
                     var list = try JSONDecoder().decode(
@@ -489,10 +497,10 @@ import Testing
         let isDone = Mutex(false)
         let candidates = CandidateStore(home: home.folder, now: 0)
         let judge = try Judge(
-            Judge.Host(
-                store: node.store, key: { try node.signingKey() }, plugins: { node.plugins },
+            Self.host(
+                node,
                 // Asked for in the middle of a judgement.
-                model: { _ in
+                model: {
                     let isFirst = isDone.withLock { done in
                         defer { done = true }
                         return !done
@@ -502,9 +510,7 @@ import Testing
                         _ = try other.retireShard(other.shardBlocks()[0])
                     }
                     return try node.model(nil)
-                }, threads: 1,
-                clock: { Int64(Date().timeIntervalSince1970 * 1000) }, onStored: { _ in }),
-            candidates: candidates)
+                }), candidates: candidates)
         try judge.adoptPolicy()
         let block = try home.block(home.tensors().mapped { $3 * 1.01 })
         try judge.submit(block)

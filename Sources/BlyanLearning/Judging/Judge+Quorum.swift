@@ -48,12 +48,17 @@ extension Judge {
 
     /// Keeps a draft as long as it lacks signatures; says how many there are.
     private func hold(_ draft: DraftVerdict) throws -> String? {
-        let quorum = try Quorum(host.store)
-        let found = try quorum.signers(of: draft.document).count
-        guard found < quorum.threshold else { return nil }
+        guard let reason = try shortage(of: draft.document) else { return nil }
         try candidates.makeFolder()
         try draft.write(to: draftPath)
-        return "signatures/\(found)-of-\(quorum.threshold)"
+        return reason
+    }
+
+    /// How many signatures there are, of how many; nil if that is enough.
+    private func shortage(of document: VerdictDocument) throws(KernelError) -> String? {
+        let quorum = try Quorum(host.store)
+        let found = try quorum.signers(of: document).count
+        return found < quorum.threshold ? "signatures/\(found)-of-\(quorum.threshold)" : nil
     }
 
     /// What the draft comes to for whoever asks about a block: nil if there is none, else a reason to wait.
@@ -65,7 +70,7 @@ extension Judge {
         guard document.block.hash == block, document.isReview == isReview else {
             return (Self.awaitsAnother, [])
         }
-        return try hold(draft).map { ($0, document.gates) }
+        return try shortage(of: document).map { ($0, document.gates) }
     }
 
     /// Judges the draft again in a copy of the home that made it, and signs it with this node's key if everything agrees.
