@@ -6,15 +6,17 @@ public struct Grant: Sendable, Equatable {
     public let block: Int64
     /// The reward's position among that block's transactions.
     public let transaction: Int64
+    /// The time of that block: see ``LedgerState/Mark/clock``.
+    public let since: Int64
     /// Micro-BLY of the whole reward.
     public let amount: Int64
-    /// Blocks over which it vests, above 0.
+    /// Usage and reward blocks over which it vests, above 0.
     public let vesting: Int64
 
-    /// Micro-BLY of it that a transaction in a block of chain C cannot spend: the amount less
+    /// Micro-BLY of it that a transaction cannot spend when usage and reward blocks number `clock`: the amount less
     /// ⌊amount × min(blocks since, vesting) / vesting⌋.
-    public func unvested(in index: Int64) -> Int64 {
-        let elapsed = min(max(0, index - block), vesting)
+    public func unvested(at clock: Int64) -> Int64 {
+        let elapsed = min(max(0, clock - since), vesting)
         let (high, low) = amount.multipliedFullWidth(by: elapsed)
         // elapsed ≤ vesting, so that the quotient is at most the amount.
         return amount - vesting.dividingFullWidth((high, low)).quotient
@@ -32,9 +34,9 @@ package struct AccountState: Sendable, Equatable {
 
     package init() {}
 
-    /// Micro-BLY that a transaction in a block may spend.
-    package func spendable(in index: Int64) -> Int64 {
-        grants.reduce(total) { $0 - $1.unvested(in: index) }
+    /// Micro-BLY that a transaction may spend when usage and reward blocks number `clock`.
+    package func spendable(at clock: Int64) -> Int64 {
+        grants.reduce(total) { $0 - $1.unvested(at: clock) }
     }
 
     /// Grants of one account that are open at a time.

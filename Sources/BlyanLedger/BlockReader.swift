@@ -17,15 +17,15 @@ package enum BlockReader {
     ///
     /// - Parameters:
     ///   - document: the payload; asked for blocks that hold transactions.
-    ///   - supply: micro-BLY before the block.
+    ///   - mark: how far the books are before the block, which is the next one.
     ///   - source: the accounts before the block.
     /// - Throws: ``KernelError`` naming the block; what `document` and `source` throw.
     package static func read(
-        _ block: Block, genesis: Digest, supply: Int64, source: any AccountSource,
+        _ block: Block, after mark: LedgerState.Mark, source: any AccountSource,
         document: () throws(KernelError) -> LedgerDocument
     ) throws(KernelError) -> BlockEffect {
         let header = block.header
-        guard header.blockType != "usage" else { return BlockEffect(supply: supply) }
+        guard header.blockType != "usage" else { return BlockEffect(supply: mark.supply) }
         func broken(_ error: KernelError, _ position: Int? = nil) -> KernelError {
             KernelError(
                 error.code,
@@ -51,12 +51,11 @@ package enum BlockReader {
                 "its header depends on \(header.dependsOn.count) blocks, and its reasons name \(found.dependencies.count): they must be the same, in byte order"
             )
         }
-        if let fault = Transaction.check(found.transactions, genesis: genesis).first {
+        if let fault = Transaction.check(found.transactions, genesis: mark.genesis).first {
             throw broken(fault.error, fault.position)
         }
         var books = Books(
-            index: header.index, signer: signer, time: header.timestamp, supply: supply,
-            source: source)
+            after: mark, signer: signer, time: header.timestamp, source: source)
         for (i, transaction) in found.transactions.enumerated() {
             do throws(KernelError) { try books.apply(transaction, at: Int64(i)) } catch {
                 throw error.code == .io ? error : broken(error, i)

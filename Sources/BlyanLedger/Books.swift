@@ -21,6 +21,7 @@ package struct Books {
 
     /// The index on chain C of the block.
     package let index: Int64
+    private let clock: Int64
     private let signer: Account
     private let time: Int64
     private let source: any AccountSource
@@ -34,11 +35,12 @@ package struct Books {
     package private(set) var history: [(account: Account, entry: HistoryEntry)] = []
     private var isClosed = false
 
+    /// The books of the block after `mark`.
     package init(
-        index: Int64, signer: Account, time: Int64, supply: Int64, source: any AccountSource
+        after mark: LedgerState.Mark, signer: Account, time: Int64, source: any AccountSource
     ) {
-        (self.index, self.signer, self.time) = (index, signer, time)
-        (self.supply, self.source) = (supply, source)
+        (index, clock, supply) = (mark.count, mark.clock, mark.supply)
+        (self.signer, self.time, self.source) = (signer, time, source)
     }
 
     /// The state of an account now; empty for one that is not in the books.
@@ -111,12 +113,12 @@ package struct Books {
                     state = try self.state(of: account)
                 }
                 (state.total, overflow) = state.total.addingReportingOverflow(posting.amount)
-                let spendable = state.spendable(in: index)
+                let spendable = state.spendable(at: clock)
                 guard overflow || spendable >= 0 else {
                     throw shortage(account, state.total - posting.amount, posting.amount)
                 }
                 // What has vested needs no line of its own any more.
-                state.grants.removeAll { $0.unvested(in: index) == 0 }
+                state.grants.removeAll { $0.unvested(at: clock) == 0 }
                 touched.append((account, state))
             }
             guard !overflow else {
@@ -149,7 +151,7 @@ package struct Books {
                 .rule, "account \(account) has nothing, and \(Amount.text(-change)) are asked of it"
             )
         }
-        let spendable = state.spendable(in: index)
+        let spendable = state.spendable(at: clock)
         let locked = state.total - spendable
         return KernelError(
             .rule,
@@ -191,7 +193,7 @@ package struct Books {
         }
         var state = try state(of: reward.to)
         guard reward.vesting > 0 else { return state }
-        state.grants.removeAll { $0.unvested(in: index) == 0 }
+        state.grants.removeAll { $0.unvested(at: clock) == 0 }
         guard state.grants.count < AccountState.grantLimit else {
             throw KernelError(
                 .limit,
@@ -200,7 +202,8 @@ package struct Books {
         }
         state.grants.append(
             Grant(
-                block: index, transaction: position, amount: reward.amount, vesting: reward.vesting)
+                block: index, transaction: position, since: clock, amount: reward.amount,
+                vesting: reward.vesting)
         )
         return state
     }
@@ -232,7 +235,7 @@ package struct Books {
         }
         // A reward of the same block would make its own number before it stands.
         guard let grant, clawback.block < index else { return (nil, 0) }
-        return (grant, state.grants[grant].unvested(in: index))
+        return (grant, state.grants[grant].unvested(at: clock))
     }
 
     /// The transaction with what the ledger fills in.

@@ -127,7 +127,7 @@ extension Ledger {
             throw refused(fault.error, fault.position)
         }
         var books = Books(
-            index: mark.count, signer: Account(key), time: time, supply: mark.supply, source: state)
+            after: mark, signer: Account(key), time: time, source: state)
         var completed: [Transaction] = []
         completed.reserveCapacity(transactions.count + 1)
         for (i, transaction) in transactions.enumerated() {
@@ -182,8 +182,7 @@ extension Ledger {
         try writer.finish().describe(in: &header, type: "json")
         let block = try Block(signing: header, with: key)
         var next = mark
-        next.count += 1
-        (next.hash, next.supply) = (block.hash, effect.supply)
+        next.advance(over: block, supply: effect.supply)
         return LedgerDraft(block: block, effect: effect, mark: next)
     }
 

@@ -93,7 +93,7 @@ extension Ledger {
             errors[fault.position] = fault.error
         }
         var books = Books(
-            index: mark.count, signer: Account(key), time: time, supply: mark.supply, source: state)
+            after: mark, signer: Account(key), time: time, source: state)
         var taken: [Transaction] = []
         var positions = [Int64](repeating: 0, count: transfers.count)
         taken.reserveCapacity(transfers.count + 1)

@@ -171,12 +171,11 @@ extension Ledger {
                     hint: "run `blyan chain verify`")
             }
             let effect = try BlockReader.read(
-                block, genesis: genesis, supply: mark.supply, source: state
+                block, after: mark, source: state
             ) { () throws(KernelError) in
                 try LedgerDocument(store.document(block))
             }
-            mark.count += 1
-            (mark.hash, mark.supply) = (block.hash, effect.supply)
+            mark.advance(over: block, supply: effect.supply)
             try write(effect, mark)
             return true
         }
@@ -270,10 +269,9 @@ extension Ledger {
     public func balance(of account: Account) throws(KernelError) -> Balance {
         try reading { (state, mark) throws(KernelError) in
             let found = try state?.account(account) ?? AccountState()
-            let height = mark?.count ?? 0
             return Balance(
-                total: found.total, spendable: found.spendable(in: height), nonce: found.nonce,
-                height: height)
+                total: found.total, spendable: found.spendable(at: mark?.clock ?? 0),
+                nonce: found.nonce, height: mark?.count ?? 0)
         }
     }
 
@@ -282,9 +280,9 @@ extension Ledger {
     /// - Throws: ``KernelError`` if the books cannot be used.
     public func grants(of account: Account) throws(KernelError) -> [Grant] {
         try reading { (state, mark) throws(KernelError) in
-            let height = mark?.count ?? 0
+            let clock = mark?.clock ?? 0
             return (try state?.account(account)?.grants ?? []).filter {
-                $0.unvested(in: height) > 0
+                $0.unvested(at: clock) > 0
             }
         }
     }

@@ -63,11 +63,9 @@ public final class LedgerAudit: @unchecked Sendable {
                     )
                 }
                 let effect = try BlockReader.read(
-                    block, genesis: genesis, supply: mark.supply, source: source,
-                    document: document)
+                    block, after: mark, source: source, document: document)
                 source.accounts.merge(effect.changes) { $1 }
-                mark.count += 1
-                (mark.hash, mark.supply) = (block.hash, effect.supply)
+                mark.advance(over: block, supply: effect.supply)
                 self.mark = mark
             } catch {
                 isBroken = true

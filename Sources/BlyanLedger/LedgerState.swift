@@ -6,9 +6,9 @@ internal import Synchronization
 ///
 /// | key | value |
 /// | --- | --- |
-/// | `a` account(33) | total, nonce, and for each open grant block, transaction, amount, vesting |
+/// | `a` account(33) | total, nonce, and for each open grant block, transaction, since, amount, vesting |
 /// | `h` account(33) block(8) transaction(4) | kind(1), change, fee, time, counterparty(33, or none) |
-/// | `m` | version(1), genesis(32), blocks applied, hash of the last one(32), supply |
+/// | `m` | version(1), genesis(32), blocks applied, hash of the last one(32), supply, clock |
 ///
 /// Numbers are big-endian, 8 bytes where no other width is given. A block's changes and the mark are one write.
 package final class LedgerState: AccountSource, Sendable {
@@ -22,16 +22,28 @@ package final class LedgerState: AccountSource, Sendable {
         package var hash: Digest
         /// Micro-BLY in existence.
         package var supply: Int64
+        /// The time by which rewards vest: how many of the blocks are usage and reward blocks.
+        ///
+        /// Blocks of transfers do not count: anybody could make them, as many as vest a reward at once.
+        package var clock: Int64
 
         package init(
-            genesis: Digest, count: Int64 = 0, hash: Digest = .zero, supply: Int64 = 0
+            genesis: Digest, count: Int64 = 0, hash: Digest = .zero, supply: Int64 = 0,
+            clock: Int64 = 0
         ) {
-            (self.genesis, self.count) = (genesis, count)
-            (self.hash, self.supply) = (hash, supply)
+            (self.genesis, self.count, self.hash) = (genesis, count, hash)
+            (self.supply, self.clock) = (supply, clock)
+        }
+
+        /// The books after one more block.
+        package mutating func advance(over block: Block, supply: Int64) {
+            count += 1
+            if block.header.blockType != "transfer" { clock += 1 }
+            (hash, self.supply) = (block.hash, supply)
         }
     }
 
-    private static let version: UInt8 = 1
+    private static let version: UInt8 = 2
     private static let kinds = ["transfer", "reward", "clawback", "fee"]
     private let store: IndexStore
     private let path: String
@@ -84,9 +96,11 @@ package final class LedgerState: AccountSource, Sendable {
             var reader = Reader(value)
             guard reader.byte() == Self.version, let genesis = reader.digest(),
                 let count = reader.number(), let hash = reader.digest(),
-                let supply = reader.number(), reader.isAtEnd, count >= 0, supply >= 0
+                let supply = reader.number(), let clock = reader.number(), reader.isAtEnd,
+                count >= 0, supply >= 0, (0...count).contains(clock)
             else { throw damaged("a mark of another version, or none") }
-            return Mark(genesis: genesis, count: count, hash: hash, supply: supply)
+            return Mark(
+                genesis: genesis, count: count, hash: hash, supply: supply, clock: clock)
         }
     }
 
@@ -136,14 +150,16 @@ package final class LedgerState: AccountSource, Sendable {
         var sum: Int64 = 0
         while !reader.isAtEnd {
             guard let block = reader.number(), let transaction = reader.number(),
-                let amount = reader.number(), let vesting = reader.number(), vesting > 0,
-                amount > 0, block >= 0,
+                let since = reader.number(), let amount = reader.number(),
+                let vesting = reader.number(), vesting > 0, amount > 0, block >= 0, since >= 0,
                 case let (next, overflow) = sum.addingReportingOverflow(amount),
                 !overflow
             else { throw damaged("a grant that cannot be") }
             sum = next
             state.grants.append(
-                Grant(block: block, transaction: transaction, amount: amount, vesting: vesting))
+                Grant(
+                    block: block, transaction: transaction, since: since, amount: amount,
+                    vesting: vesting))
         }
         return state
     }
@@ -216,13 +232,14 @@ package final class LedgerState: AccountSource, Sendable {
         pairs.reserveCapacity(changes.count + history.count + 1)
         for (account, state) in changes {
             var value: [UInt8] = []
-            value.reserveCapacity(16 + 32 * state.grants.count)
+            value.reserveCapacity(16 + 40 * state.grants.count)
             Self.put(state.total, &value)
             Self.put(state.nonce, &value)
             for grant in state.grants {
-                for number in [grant.block, grant.transaction, grant.amount, grant.vesting] {
-                    Self.put(number, &value)
-                }
+                let numbers = [
+                    grant.block, grant.transaction, grant.since, grant.amount, grant.vesting,
+                ]
+                for number in numbers { Self.put(number, &value) }
             }
             pairs.append(([UInt8(ascii: "a")] + account.bytes, value))
         }
@@ -238,6 +255,7 @@ package final class LedgerState: AccountSource, Sendable {
         Self.put(mark.count, &value)
         value += mark.hash.bytes
         Self.put(mark.supply, &value)
+        Self.put(mark.clock, &value)
         pairs.append(([UInt8(ascii: "m")], value))
         try guarded { () throws(KernelError) in try store.put(pairs) }
         memory.replace(changes)

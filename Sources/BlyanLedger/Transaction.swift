@@ -140,7 +140,7 @@ public struct Reward: Sendable, Equatable {
     public let to: Account
     /// Micro-BLY, above 0.
     public let amount: Int64
-    /// Blocks of chain C over which it vests in equal steps; 0: all of it is spendable from the next transaction on.
+    /// Usage and reward blocks over which it vests in equal steps; 0: all of it is spendable from the next transaction on.
     public let vesting: Int64
     /// What it rests on.
     public let reason: Reason

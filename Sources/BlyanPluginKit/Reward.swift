@@ -22,7 +22,7 @@ public struct Payment: Sendable, Equatable {
     public var account: String
     /// Micro-BLY, above 0.
     public var amount: Int64
-    /// Blocks of the ledger over which it vests; 0: at once.
+    /// Usage and reward blocks over which it vests; 0: at once.
     public var vesting: Int64
 
     /// Makes a payment.

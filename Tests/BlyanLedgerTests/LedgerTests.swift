@@ -107,6 +107,22 @@ import Testing
         #expect(try bank.ledger.grants(of: bank.account(0)).isEmpty)
     }
 
+    /// Otherwise an author would send dust until a reward is out of a clawback's reach.
+    @Test func transfersLetNothingVest() throws {
+        let bank = try Bank()
+        try bank.append(bank.reward(0, 10, vesting: 4), bank.reward(1, 9))
+        for _ in 0..<9 { _ = try bank.submit(bank.transfer(1, bank.account(2), 1))[0].get() }
+        for deleting in [false, true] {
+            try bank.reopen(deleting: deleting)
+            #expect(try bank.ledger.balance(of: bank.account(0)).spendable == 2)
+            #expect(bank.ledger.position.height == 10 && bank.ledger.verify().failures.isEmpty)
+        }
+        try bank.append(
+            .clawback(
+                Clawback(from: bank.account(0), block: 0, transaction: 0, reason: bank.reason)))
+        #expect(try bank.ledger.balance(of: bank.account(0)).total == 2)
+    }
+
     @Test func whatHasNotVestedCannotBeSpent() throws {
         let bank = try Bank()
         try bank.append(bank.reward(0, 10, vesting: 4))
@@ -116,6 +132,8 @@ import Testing
         #expect(refusal.message.contains("0.000008 BLY more have not vested"))
         #expect(bank.ledger.position.height == 1)
         _ = try bank.submit(try bank.transfer(0, bank.account(1), 2))[0].get()
+        #expect(try bank.ledger.balance(of: bank.account(0)).spendable == 0)
+        try bank.append(bank.reward(1, 1))
         // It has 8 of which 5 are vested and 2 are gone.
         #expect(try bank.ledger.balance(of: bank.account(0)).spendable == 3)
     }

@@ -7,7 +7,7 @@ import Testing
 /// The books as plain dictionaries, written apart from the ledger's own code.
 struct PlainBooks {
     struct Grant {
-        let owner: Int, block: Int, position: Int, amount: Int, vesting: Int
+        let owner: Int, block: Int, position: Int, since: Int, amount: Int, vesting: Int
         var isGone = false
     }
     var total: [Int]
@@ -15,6 +15,8 @@ struct PlainBooks {
     var grants: [Grant] = []
     var issued = 0
     var height = 0
+    /// Usage and reward blocks among them.
+    var clock = 0
 
     init(people: Int) {
         total = [Int](repeating: 0, count: people)
@@ -22,8 +24,8 @@ struct PlainBooks {
     }
 
     func locked(_ grant: Grant) -> Int {
-        guard !grant.isGone, height - grant.block < grant.vesting else { return 0 }
-        return grant.amount - grant.amount * (height - grant.block) / grant.vesting
+        guard !grant.isGone, clock - grant.since < grant.vesting else { return 0 }
+        return grant.amount - grant.amount * (clock - grant.since) / grant.vesting
     }
 
     func spendable(_ person: Int) -> Int {
@@ -74,11 +76,11 @@ struct PlainBooks {
                     plain.issued += amount
                     plain.grants.append(
                         .init(
-                            owner: to, block: plain.height, position: position, amount: amount,
-                            vesting: vesting))
+                            owner: to, block: plain.height, position: position, since: plain.clock,
+                            amount: amount, vesting: vesting))
                 }
                 try bank.ledger.append(rewards, key: bank.key, time: Int64(round))
-                plain.height += 1
+                (plain.height, plain.clock) = (plain.height + 1, plain.clock + 1)
             case 3:
                 guard let i = plain.grants.indices.randomElement(using: &random) else { continue }
                 let grant = plain.grants[i]
@@ -92,7 +94,7 @@ struct PlainBooks {
                     plain.grants[i].isGone = true
                     plain.total[grant.owner] -= rest
                     plain.issued -= rest
-                    plain.height += 1
+                    (plain.height, plain.clock) = (plain.height + 1, plain.clock + 1)
                     clawbacks += 1
                 } else {
                     #expect(throws: KernelError.self) {
@@ -102,7 +104,7 @@ struct PlainBooks {
             case 4:
                 try bank.ledger.appendUsage(
                     .object(["calls": .int(Int64(round))]), key: bank.key, time: 1)
-                plain.height += 1
+                (plain.height, plain.clock) = (plain.height + 1, plain.clock + 1)
             default:
                 var transfers: [Transfer] = []
                 var expected: [Bool] = []

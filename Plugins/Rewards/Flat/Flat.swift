@@ -10,7 +10,7 @@ final class Flat: Reward {
           "amount_micro_bly": {"type": "integer", "minimum": 1, "maximum": 1000000000000, "default": 1000000,
             "description": "Micro-BLY for an accepted version."},
           "vesting_blocks": {"type": "integer", "minimum": 0, "maximum": 10000000, "default": 0,
-            "description": "Blocks of the ledger over which a payment vests; 0: at once."}}}
+            "description": "Usage and reward blocks over which a payment vests; 0: at once."}}}
         """
 
     private struct Terms {

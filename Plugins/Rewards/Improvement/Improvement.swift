@@ -20,7 +20,7 @@ final class Improvement: Reward {
             "default": [150000, 50000],
             "description": "Shares, in millionths, of the versions that it stands on, nearest first; the author gets the rest."},
           "vesting_blocks": {"type": "integer", "minimum": 0, "maximum": 10000000, "default": 100,
-            "description": "Blocks of the ledger over which a payment vests; 0: at once."}}}
+            "description": "Usage and reward blocks over which a payment vests; 0: at once."}}}
         """
 
     private struct Terms {

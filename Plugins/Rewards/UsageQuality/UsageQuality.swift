@@ -17,7 +17,7 @@ final class UsageQuality: Reward {
           "base_micro_bly": {"type": "integer", "minimum": 1, "maximum": 1000000000000, "default": 1000000,
             "description": "The base, in micro-BLY."},
           "vesting_blocks": {"type": "integer", "minimum": 0, "maximum": 10000000, "default": 100,
-            "description": "Blocks of the ledger over which a payment vests; 0: at once."}}}
+            "description": "Usage and reward blocks over which a payment vests; 0: at once."}}}
         """
 
     private struct Terms {

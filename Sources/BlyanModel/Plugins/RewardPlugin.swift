@@ -26,7 +26,7 @@ internal import Foundation
         public let account: String
         /// Micro-BLY, above 0.
         public let amount: Int64
-        /// Blocks of chain C over which it vests.
+        /// Usage and reward blocks of chain C over which it vests.
         public let vesting: Int64
 
         package init(event: Int, account: String, amount: Int64, vesting: Int64) {

@@ -542,7 +542,7 @@ typedef struct blyan_payment {
     uint32_t struct_size;
     uint32_t event;    /**< the event that it pays for, from 0 */
     int64_t amount;    /**< above 0 */
-    int64_t vesting;   /**< blocks of the ledger over which it vests in equal steps, 0 ... 10000000; 0: at once */
+    int64_t vesting;   /**< usage and reward blocks over which it vests in equal steps, 0 ... 10000000; 0: at once */
     char account[72];  /**< a compressed public key in hex: 66 digits, then zeros */
 } blyan_payment;
 
