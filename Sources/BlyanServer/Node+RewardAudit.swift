@@ -217,12 +217,27 @@ extension Node {
     private func differences(_ clawback: Clawback) throws -> [String] {
         let verdict = try clawback.reason.verdict.flatMap { try store.block($0) }
         for hash in clawback.reason.blocks {
-            guard let verdict, let version = try store.block(hash), version.header.chainID == "B"
+            guard let verdict, let version = try store.block(hash), version.header.chainID == "B",
+                try showsRegression(verdict, of: version)
             else { continue }
-            if try showsRegression(verdict, of: version) { return [] }
+            if try isPaid(clawback, for: version) { return [] }
+            return [
+                "the clawback from \(clawback.from) takes back what was not paid for version \(version.hash): transaction \(clawback.transaction) of block \(clawback.block)"
+            ]
         }
         return [
             "the clawback from \(clawback.from) rests on no verdict that shows a regression"
         ]
+    }
+
+    /// Whether what a clawback takes back was paid for the acceptance of a version.
+    private func isPaid(_ clawback: Clawback, for version: Block) throws -> Bool {
+        let paid = try store.blocks(.chain("C", from: clawback.block), limit: 1).first
+        guard let paid, paid.header.index == clawback.block, paid.header.blockType == "reward",
+            let position = Int(exactly: clawback.transaction)
+        else { return false }
+        let transactions = try LedgerDocument(store.document(paid)).transactions
+        guard transactions.indices.contains(position) else { return false }
+        return transactions[position].isReward(forAcceptanceOf: version.hash)
     }
 }

@@ -1,7 +1,7 @@
 internal import BlyanJSON
 public import BlyanKernel
 internal import BlyanLearning
-internal import BlyanLedger
+package import BlyanLedger
 internal import BlyanModel
 
 /// Going back to an older version of an expert, and taking back what was paid for one that turned out to be worse.
@@ -200,7 +200,9 @@ extension Node {
     }
 
     /// What takes back all that was paid for the acceptance of a version and has not vested.
-    func clawbacks(of version: Block, because verdict: Block) throws(KernelError) -> [Transaction] {
+    package func clawbacks(of version: Block, because verdict: Block) throws(KernelError)
+        -> [Transaction]
+    {
         var found: [Transaction] = []
         try store.scan(.dependents(version.hash)) { block throws(KernelError) in
             guard block.header.chainID == "C", block.header.blockType == "reward" else {
@@ -208,8 +210,8 @@ extension Node {
             }
             let document = try LedgerDocument(store.document(block))
             for (i, transaction) in document.transactions.enumerated() {
-                guard case .reward(let reward) = transaction, reward.reason.verdict != nil,
-                    reward.reason.blocks.contains(version.hash),
+                guard case .reward(let reward) = transaction,
+                    transaction.isReward(forAcceptanceOf: version.hash),
                     try ledger.grants(of: reward.to).contains(where: {
                         $0.block == block.header.index && $0.transaction == Int64(i)
                     })
@@ -225,5 +227,13 @@ extension Node {
             return true
         }
         return found
+    }
+}
+
+extension Transaction {
+    /// Whether it pays for the acceptance of a version, not for its use.
+    func isReward(forAcceptanceOf version: Digest) -> Bool {
+        guard case .reward(let reward) = self else { return false }
+        return reward.reason.verdict != nil && reward.reason.blocks.contains(version)
     }
 }

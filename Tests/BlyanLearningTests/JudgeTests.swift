@@ -102,7 +102,9 @@ import Testing
 
     @Test func aReceiptThatWasAlteredDoesNotAgree() throws {
         let home = try JudgedHome()
-        let made = try home.judge(home.trained())
+        let tensors = try home.trained()
+        let unstamped = try home.block(tensors, bits: 0)
+        let made = try home.judge(tensors)
         let verdict = try #require(made.verdict)
         let judge = try home.node.judge()
         let document = try VerdictDocument(parsing: home.node.store.document(verdict))
@@ -145,6 +147,7 @@ import Testing
             return .array(list)
         }
         #expect(try audit { _ in } == [])
+        #expect(try audit { $0.block = unstamped }.contains { $0.contains("a stamp of 0 bits") })
         for key in ["candidate_unat", "baseline_unat", "documents", "tokens"] {
             #expect(try !gate(key, first).isEmpty, "\(key)")
         }

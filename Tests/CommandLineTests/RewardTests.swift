@@ -243,6 +243,31 @@ import Testing
         _ = try node.model(nil)
     }
 
+    /// What was paid for another version is out of a verdict's reach, though the ledger itself cannot know.
+    @Test func anAuditDisagreesWithAClawbackOfSomethingElse() throws {
+        let shop = try Workshop("rewards: flat")
+        try shop.edit("flat") { $0.replacing("vesting_blocks: 0", with: "vesting_blocks: 9") }
+        let judged = try shop.submit(by: Workshop.key(46)).candidate
+        let other = try Workshop.key(47)
+        try shop.submit("layer0.expert1", by: other)
+        let verdict = try shop.verdict(on: judged, upper: -1)
+        let node = try shop.node
+        let honest = try node.clawbacks(of: judged, because: verdict)
+        guard case .clawback(let own)? = honest.first, honest.count == 1 else {
+            Issue.record("\(honest)")
+            return
+        }
+        let forged = Clawback(
+            from: Account(other), block: own.block + 1, transaction: 0, reason: own.reason)
+        for (clawback, words) in [(forged, "was not paid for version \(judged.hash)"), (own, nil)] {
+            let block = try node.ledger.append(
+                [.clawback(clawback)], key: node.signingKey(), time: Workshop.now)
+            let found = try node.auditRewards(of: block).differences
+            #expect(found.count == (words == nil ? 0 : 1), "\(found)")
+            if let words { #expect(found.first?.contains(words) == true, "\(found)") }
+        }
+    }
+
     @Test func anOperatorGoesBackWithoutTakingBack() throws {
         let shop = try Workshop("rewards: flat")
         let author = try Workshop.key(48)

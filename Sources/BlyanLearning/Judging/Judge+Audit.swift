@@ -43,6 +43,7 @@ extension Judge {
         }
         differences += try orderDifferences(verdict, document, version, policyBlock)
         let policy = try policy(of: policyBlock)
+        if !document.isReview { differences += stampDifferences(document.block, policy) }
         let model = try ModelCatalog(host.store).model(meta, version: version)
         let changes: [Change]
         do {
@@ -143,6 +144,18 @@ extension Judge {
             }
         }
         return found
+    }
+
+    /// Where the hash begins with as many zero bits as the header claims is seen by whoever reads the block on chain B; a
+    /// rejected candidate stands nowhere.
+    private func stampDifferences(_ candidate: Block, _ policy: JudgingPolicy) -> [String] {
+        let bits = candidate.header.difficulty
+        guard bits < policy.stampBits || !Stamp.isValid(candidate.hash, difficulty: bits) else {
+            return []
+        }
+        return [
+            "the candidate claims a stamp of \(bits) bits, or has not got it; the policy asks for \(policy.stampBits)"
+        ]
     }
 
     private func signatureDifferences(_ document: VerdictDocument) throws -> [String] {

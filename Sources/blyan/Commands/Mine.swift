@@ -266,7 +266,7 @@ extension NodeCommand {
 
 /// How an expert is mined unless somebody says otherwise.
 enum MiningDefaults {
-    static let steps = 60
+    static let steps = 40
     static let batch = 16
     static let sequence = 128
     static let rate: Float = 2e-4
