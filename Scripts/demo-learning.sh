@@ -37,7 +37,7 @@ talk() {
     run eval --prompt-file "$held"
 }
 talk
-run mine --expert layer3.expert6 --data Examples/texts/scripture.txt --steps 40 --wallet alice | tee "$home/first.txt"
+run mine --expert layer3.expert6 --data Examples/texts/scripture.txt --wallet alice | tee "$home/first.txt"
 run wallet balance alice
 talk
 

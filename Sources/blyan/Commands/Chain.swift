@@ -12,6 +12,16 @@ struct Chain: ParsableCommand {
         subcommands: [ChainVerify.self, ChainLog.self, ChainReindex.self, ChainCheck.self])
 }
 
+extension Console {
+    /// Tells the first of what was found: all that follows a damaged record fails with it.
+    fileprivate func note(failures: [String]) {
+        let limit = 20
+        for failure in failures.prefix(limit) { note("blyan: \(failure)") }
+        guard failures.count > limit else { return }
+        note("blyan: \(failures.count - limit) more failures; --json lists all of them")
+    }
+}
+
 struct ChainVerify: NodeCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify",
@@ -92,7 +102,7 @@ struct ChainVerify: NodeCommand {
             for (chain, count) in report.chains.sorted(by: { $0.key < $1.key }) {
                 try console.print("chain \(chain)   \(count.of("block"))")
             }
-            for failure in failures { console.note("blyan: \(failure.reason)") }
+            console.note(failures: failures.map(\.reason))
             if failures.isEmpty {
                 if let ledger, ledger.blocks > 0 {
                     try console.print(
@@ -218,7 +228,7 @@ struct ChainCheck: NodeCommand {
                     payloads: report.payloads, bytes: report.bytes, ok: failures.isEmpty,
                     failures: failures))
         } else {
-            for failure in failures { console.note("blyan: \(failure)") }
+            console.note(failures: failures)
             let what = readData ? "read and compared" : "present with their signed size"
             try console.print(
                 "\(report.payloads - report.failures.count) of \(report.payloads) payloads \(what), \(report.bytes.asBytes)"
