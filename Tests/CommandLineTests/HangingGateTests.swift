@@ -38,7 +38,7 @@ import Testing
             #expect(first?.message.contains(part) == true, "\(first?.message ?? "")")
         }
         #expect(first?.hint?.contains("blyan plugin reload") == true)
-        #expect(judge.candidates.queue.map(\.block) == [block] && GateCall.areLeft)
+        #expect(judge.candidates.queue.map(\.block) == [block] && PluginCall.areUnderWay)
         #expect(try judge.fault(of: #require(judge.candidates.queue.first)) == first?.message)
         // It is not asked again, whatever it would say now; what needs no gate works.
         try gate.will(.accept)

@@ -249,7 +249,7 @@ package final class Judge: @unchecked Sendable {
 
     /// A gate gave an answer or an error, or its call was left.
     private func isBack(_ gate: LoadedPlugin, _ candidate: Digest, fault: KernelError?) {
-        if GateCall.fault(of: gate) == nil {
+        if PluginCall.fault(of: gate) == nil {
             candidates.answers(gate, about: candidate)
         } else {
             candidates.leaves()

@@ -98,7 +98,7 @@ struct PluginInspect: NodeCommand {
             let generation, calls, faults, overruns: Int
             let fault: String
         }
-        let fault = plugin.flatMap { GateCall.fault(of: $0) }
+        let fault = plugin.flatMap { PluginCall.fault(of: $0) }
         let figures = plugin?.figures ?? (calls: 0, faults: 0, overruns: 0)
         let report = Report(
             name: manifest.name, kind: manifest.kind.rawValue, version: manifest.version,
