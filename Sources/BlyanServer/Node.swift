@@ -37,6 +37,8 @@ public final class Node: @unchecked Sendable {
     private let keyLock = NSLock()
     private let loadLock = NSLock()
     private let reloadLock = NSLock()
+    /// Held for a settlement of use: two at a time would settle the same.
+    let settling = NSLock()
     private var key: SigningKey?
     let candidates: CandidateStore
     private var knownJudge: Judge?

@@ -149,12 +149,7 @@ package final class Judge: @unchecked Sendable {
     /// Takes `judging`, which whoever returns from a judgement gives back.
     ///
     /// Another judgement may take an hour: whoever waits for it can be told to stop.
-    func takeTurn() throws {
-        while !judging.try() {
-            try Cancellation.check()
-            usleep(20_000)
-        }
-    }
+    func takeTurn() throws { try judging.lockUnlessStopped() }
 
     /// Asks the gates in order until one does not accept; each about the router first, where one goes with the candidate.
     ///
