@@ -177,17 +177,36 @@ extension Node {
 
     // MARK: Paying for accepted candidates
 
+    /// The reward policy that is asked about an accepted candidate now; nil if none is, or its manifest cannot be read.
+    ///
+    /// No code of it runs.
+    func payer() -> AskedPlugin? {
+        guard let governing = try? RewardTerms.governing(store)?.terms.name ?? plugins.node.rewards,
+            !governing.isEmpty, let manifest = try? plugins.manifest(ofPolicy: governing)
+        else { return nil }
+        return AskedPlugin(manifest)
+    }
+
+    /// The reward policy that governs, about to be asked about a candidate.
+    func rewardPolicy(for candidate: Digest) throws -> Policy? {
+        guard let payer = payer() else { return try rewardPolicy() }
+        return try judge().loading(payer, for: candidate) { try rewardPolicy() }
+    }
+
     /// Appends the record of an acceptance and, in the same record, what the policy pays for it.
     func append(_ record: [Block], paying accepted: AcceptedCandidate) throws {
-        let policy = try rewardPolicy()
+        let candidate = accepted.block.hash
+        let policy = try rewardPolicy(for: candidate)
         var transactions: [Transaction] = []
         if let policy {
             let event = try acceptance(accepted.block, accepted.document)
-            let reason = policy.reason([accepted.block.hash], verdict: accepted.verdict.hash)
-            transactions = try policy.plugin.settle(
-                [event.document], config: policy.terms.config,
-                about: "candidate \(accepted.block.hash)"
-            ).map { try transaction($0, reason) }
+            let reason = policy.reason([candidate], verdict: accepted.verdict.hash)
+            let payments = try judge().asking(policy.plugin.plugin, about: candidate) {
+                () throws(KernelError) in
+                try policy.plugin.settle(
+                    [event.document], config: policy.terms.config, about: "candidate \(candidate)")
+            }
+            transactions = try payments.map { try transaction($0, reason) }
         }
         try ledger.holding { _ in
             // Its block has taken the place on chain A that the record is made for: the judge makes it again.

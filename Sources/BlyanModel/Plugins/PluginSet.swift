@@ -147,7 +147,7 @@ public final class PluginSet: Sendable {
             if let last = unlisted.withLock({ $0[name] }), PluginCall.fault(of: last) != nil {
                 return try RewardPlugin(last)
             }
-            let manifest = try Self.manifest(of: name, node)
+            let manifest = try manifest(ofPolicy: name)
             guard manifest.kind == .reward else {
                 throw KernelError(
                     .config,
@@ -158,6 +158,15 @@ public final class PluginSet: Sendable {
             unlisted.withLock { $0[name] = plugin }
             return try RewardPlugin(plugin)
         }
+    }
+
+    /// The manifest of a reward policy, listed or not; no code of it runs.
+    ///
+    /// - Throws: ``KernelError`` with code `io` or `config` if it cannot be read.
+    package func manifest(ofPolicy name: String) throws(KernelError) -> PluginManifest {
+        if let known = policies.withLock({ $0[name] }) { return known.plugin.manifest }
+        guard let listed = manifests[name] else { return try Self.manifest(of: name, node) }
+        return try listed.get()
     }
 
     /// Why a plugin that was loaded is asked nothing more; nil if it can be asked, or is not loaded.
