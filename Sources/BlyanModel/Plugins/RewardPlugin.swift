@@ -24,7 +24,7 @@ internal import Foundation
         public let event: Int
         /// Who is paid: a compressed public key in hex.
         public let account: String
-        /// Micro-BLY, above 0.
+        /// Micro-BLY, above 0 and at most ``RewardPlugin/amountLimit``.
         public let amount: Int64
         /// Blocks of chain C over which it vests.
         public let vesting: Int64
@@ -37,6 +37,8 @@ internal import Foundation
 
     /// Payments that one settlement may give.
     package static let paymentLimit = 49_000
+    /// Micro-BLY of one payment: a billion BLY.
+    package static let amountLimit: Int64 = 1_000_000_000_000_000
     private static let vestingLimit: Int64 = 10_000_000
     private static let format = "blyan-reward-vectors/1"
 
@@ -161,7 +163,7 @@ internal import Foundation
         let isAccount =
             Hex.decode(account, count: 33) != nil
             && (account.hasPrefix("02") || account.hasPrefix("03"))
-        guard raw.amount > 0, raw.event < events, isAccount,
+        guard (1...Self.amountLimit).contains(raw.amount), raw.event < events, isAccount,
             (0...Self.vestingLimit).contains(raw.vesting)
         else {
             throw KernelError(
