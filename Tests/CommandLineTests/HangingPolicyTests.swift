@@ -97,6 +97,22 @@ import Testing
         #expect(try node.auditRewards(of: #require(try shop.ledger.first)).differences.isEmpty)
     }
 
+    @Test func anAuditDoesNotWaitForItEither() throws {
+        let (shop, policy, block) = try shop(limit: 3000)
+        let node = try shop.node
+        #expect(try node.judge().judge(block.hash).outcome == .accept)
+        let reward = try #require(try shop.ledger.first)
+        try policy.will(.sleep)
+        let error = #expect(throws: KernelError.self) { try node.auditRewards(of: reward) }
+        for part in ["reward policy payer 1.0.0", "about verdict", "3000 milliseconds"] {
+            #expect(error?.message.contains(part) == true, "\(error?.message ?? "")")
+        }
+        #expect(throws: KernelError.self) { try node.auditRewards(of: reward) }
+        try policy.will(.pay)
+        _ = try node.reloadPlugins()
+        #expect(try node.auditRewards(of: reward).differences.isEmpty)
+    }
+
     @Test func testVectorsThatHangAreRefused() throws {
         let (shop, policy, block) = try shop(limit: 300)
         let node = try shop.node
