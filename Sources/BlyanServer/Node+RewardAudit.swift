@@ -167,7 +167,7 @@ extension Node {
         }
         let event = try acceptance(document.block, document)
         let reason = policy.reason([document.block.hash], verdict: hash)
-        return try compute([(reason, event)], policy)
+        return try compute([(reason, event)], policy, about: "verdict \(hash)")
     }
 
     private func rewards(
@@ -181,14 +181,17 @@ extension Node {
         }
         let events = try usageEvents(document)
         return try compute(
-            events.map { (policy.reason([usage.hash, $0.block], verdict: nil), $0.event) }, policy)
+            events.map { (policy.reason([usage.hash, $0.block], verdict: nil), $0.event) }, policy,
+            about: "usage block \(usage.hash)")
     }
 
     private func compute(
-        _ events: [(reason: Reason, event: RewardEvent)], _ policy: Policy
+        _ events: [(reason: Reason, event: RewardEvent)], _ policy: Policy, about subject: String
     ) throws -> [Reward] {
-        try policy.plugin.settle(events.map(\.event.document), config: policy.terms.config).map {
-            payment in
+        try policy.plugin.settle(
+            events.map(\.event.document), config: policy.terms.config,
+            about: subject
+        ).map { payment in
             guard
                 case .reward(let reward) = try transaction(payment, events[payment.event].reason)
             else { throw KernelError(.plugin, "a payment is no reward") }

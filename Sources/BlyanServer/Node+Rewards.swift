@@ -167,17 +167,53 @@ extension Node {
         }
     }
 
+    /// Whether the policy that was asked governs still; nil: nobody is paid.
+    ///
+    /// With chain C held, which nobody should be kept from while a policy computes: it may take long.
+    func governs(_ policy: Policy?) throws(KernelError) -> Bool {
+        guard let (block, terms) = try RewardTerms.governing(store) else { return policy == nil }
+        return terms.name.isEmpty ? policy == nil : block.hash == policy?.block.hash
+    }
+
     // MARK: Paying for accepted candidates
+
+    /// The reward policy that is asked about an accepted candidate now; nil if none is, or its manifest cannot be read.
+    ///
+    /// No code of it runs.
+    func payer() -> AskedPlugin? {
+        guard let governing = try? RewardTerms.governing(store)?.terms.name ?? plugins.node.rewards,
+            !governing.isEmpty, let manifest = try? plugins.manifest(ofPolicy: governing)
+        else { return nil }
+        return AskedPlugin(manifest)
+    }
+
+    /// The reward policy that governs, about to be asked about a candidate.
+    func rewardPolicy(for candidate: Digest) throws -> Policy? {
+        guard let payer = payer() else { return try rewardPolicy() }
+        return try judge().loading(payer, for: candidate) { try rewardPolicy() }
+    }
 
     /// Appends the record of an acceptance and, in the same record, what the policy pays for it.
     func append(_ record: [Block], paying accepted: AcceptedCandidate) throws {
-        try ledger.holding { _ in
-            guard let policy = try rewardPolicy() else { return try store.append(record) }
+        let candidate = accepted.block.hash
+        let policy = try rewardPolicy(for: candidate)
+        var transactions: [Transaction] = []
+        if let policy {
             let event = try acceptance(accepted.block, accepted.document)
-            let payments = try policy.plugin.settle([event.document], config: policy.terms.config)
-            guard !payments.isEmpty else { return try store.append(record) }
-            let reason = policy.reason([accepted.block.hash], verdict: accepted.verdict.hash)
-            let transactions = try payments.map { try transaction($0, reason) }
+            let reason = policy.reason([candidate], verdict: accepted.verdict.hash)
+            let payments = try judge().asking(policy.plugin.plugin, about: candidate) {
+                () throws(KernelError) in
+                try policy.plugin.settle(
+                    [event.document], config: policy.terms.config, about: "candidate \(candidate)")
+            }
+            transactions = try payments.map { try transaction($0, reason) }
+        }
+        try ledger.holding { _ in
+            // Its block has taken the place on chain A that the record is made for: the judge makes it again.
+            guard try governs(policy) else {
+                throw KernelError(.rule, "another reward policy governs by now")
+            }
+            guard !transactions.isEmpty else { return try store.append(record) }
             let reward = try ledger.append(
                 transactions, key: signingKey(), time: accepted.time,
                 with: { _ in record })

@@ -3,6 +3,7 @@ public import BlyanKernel
 internal import BlyanLearning
 public import BlyanLedger
 internal import BlyanModel
+internal import Foundation
 
 /// Counting the use of versions, and paying for it.
 extension Node {
@@ -78,10 +79,13 @@ extension Node {
     /// A settlement that a crash interrupted is ended first, exactly once.
     /// - Parameter passphrase: asked if the key that signs is locked; nil = what the node was made with.
     /// - Returns: The settlements, none if nothing was used.
-    /// - Throws: ``KernelError`` if the policy fails, or counts, log or index are damaged; what signing throws.
+    /// - Throws: ``KernelError`` if the policy fails, after which the next call settles the same, or if counts, log or
+    ///   index are damaged; with code `cancelled` on request; what signing throws.
     public func settleUsage(
         passphrase: (@Sendable () throws -> [UInt8])? = nil
     ) throws -> [Settlement] {
+        try settling.lockUnlessStopped()
+        defer { settling.unlock() }
         var settled: [Settlement] = []
         while let document = try uses.beginSettlement(
             time: Node.now(),
@@ -110,37 +114,49 @@ extension Node {
         _ document: UsageDocument, _ passphrase: (@Sendable () throws -> [UInt8])?
     ) throws -> Settlement {
         let key = try signingKey(passphrase: passphrase)
-        return try ledger.holding { _ in
+        let events = try usageEvents(document)
+        while true {
             let policy = try rewardPolicy(passphrase: passphrase)
-            let events = try usageEvents(document)
             let payments =
                 try policy?.plugin.settle(
-                    events.map(\.event.document), config: policy?.terms.config ?? .object([:]))
+                    events.map(\.event.document), config: policy?.terms.config ?? .object([:]),
+                    about: "the use that is settled")
                 ?? []
-            let (usage, reward) = try ledger.settle(
-                document.document, dependsOn: Array(Set(events.map(\.block))).sorted(), key: key,
-                time: max(Node.now(), document.time)
-            ) { usage throws(KernelError) in
-                guard let policy else { return [] }
-                var transactions: [Transaction] = []
-                for payment in payments {
-                    let reason = policy.reason(
-                        [usage.hash, events[payment.event].block], verdict: nil)
-                    transactions.append(try transaction(payment, reason))
-                }
-                return transactions
+            let settled = try ledger.holding { _ in
+                try governs(policy)
+                    ? settle(document, events.map(\.block), key, policy, payments) : nil
             }
-            for block in [usage] + (reward.map { [$0] } ?? []) {
-                messages.publish(BlockStored(block), to: .blockStored)
-            }
-            var rewards: [Account: Int64] = [:]
-            for payment in payments {
-                guard let account = Account(payment.account) else { continue }
-                rewards[account, default: 0] += payment.amount
-            }
-            return Settlement(
-                usage: usage, reward: reward, document: document, rewards: rewards)
+            // Nil: another policy governs by now.
+            if let settled { return settled }
         }
+    }
+
+    /// Appends a usage document with its payments; with chain C held.
+    private func settle(
+        _ document: UsageDocument, _ blocks: [Digest], _ key: SigningKey, _ policy: Policy?,
+        _ payments: [RewardPlugin.Payment]
+    ) throws(KernelError) -> Settlement {
+        let (usage, reward) = try ledger.settle(
+            document.document, dependsOn: Array(Set(blocks)).sorted(), key: key,
+            time: max(Node.now(), document.time)
+        ) { usage throws(KernelError) in
+            guard let policy else { return [] }
+            var transactions: [Transaction] = []
+            for payment in payments {
+                let reason = policy.reason([usage.hash, blocks[payment.event]], verdict: nil)
+                transactions.append(try transaction(payment, reason))
+            }
+            return transactions
+        }
+        for block in [usage] + (reward.map { [$0] } ?? []) {
+            messages.publish(BlockStored(block), to: .blockStored)
+        }
+        var rewards: [Account: Int64] = [:]
+        for payment in payments {
+            guard let account = Account(payment.account) else { continue }
+            rewards[account, default: 0] += payment.amount
+        }
+        return Settlement(usage: usage, reward: reward, document: document, rewards: rewards)
     }
 
     /// What a policy is told of a usage document, with the version that each event is of.

@@ -37,6 +37,8 @@ public final class Node: @unchecked Sendable {
     private let keyLock = NSLock()
     private let loadLock = NSLock()
     private let reloadLock = NSLock()
+    /// Held for a settlement of use: two at a time would settle the same.
+    let settling = NSLock()
     private var key: SigningKey?
     let candidates: CandidateStore
     private var knownJudge: Judge?
@@ -281,10 +283,11 @@ public final class Node: @unchecked Sendable {
                     onJudged: {
                         messages.publish(CandidateJudged($0, $1), to: .candidateJudged)
                     },
+                    payer: { [unowned self] in payer() },
                     append: { [unowned self] in try append($0, paying: $1) },
                     revert: { [unowned self] in try append($0, takingBack: $1) },
                     // Its first policy block would else move the place that the record is made for.
-                    prepare: { [unowned self] in _ = try rewardPolicy() },
+                    prepare: { [unowned self] in _ = try rewardPolicy(for: $0) },
                     admit: { [unowned self] in try admit(author: $0) }),
                 candidates: candidates)
             knownJudge = made
@@ -314,7 +317,7 @@ public final class Node: @unchecked Sendable {
     /// - Throws: ``KernelError`` if log or index are damaged.
     public func prunePayloads() throws { try judge().prune() }
 
-    /// Before the process ends while commands run that did not end when told: no gate is to blame for that.
+    /// Before the process ends while commands run that did not end when told: no plugin is to blame for that.
     public func leave() { candidates.leaves() }
 
     /// Gives the home back: keeps what is durable, and writes what was counted.

@@ -31,8 +31,8 @@ struct Blyan: ParsableCommand {
         signal(SIGPIPE, SIG_IGN)
         let status = execute(
             Array(CommandLine.arguments.dropFirst()), console: .process, node: nil)
-        // What libraries do at exit would pull the ground from under a gate that does not return.
-        if GateCall.areLeft { _exit(status) }
+        // What libraries do at exit would pull the ground from under a plugin that does not return.
+        if PluginCall.areUnderWay { _exit(status) }
         Foundation.exit(status)
     }
 

@@ -49,6 +49,28 @@ import Testing
         }
     }
 
+    @Test func noPaymentIsAboveABillionBLY() throws {
+        let shop = try Workshop("rewards: payer")
+        let policy = try TestPolicy(in: shop.home)
+        let (author, limit) = (try Workshop.key(76), RewardPlugin.amountLimit)
+        let block = try shop.candidate(by: author)
+        let judge = try shop.node.judge()
+        try judge.submit(block)
+        for amount in [limit + 1, Int64.max, 0, -1] {
+            try policy.will(.pay, amount: amount)
+            let error = #expect(throws: KernelError.self) { try judge.judge(block.hash) }
+            #expect(error?.code == .plugin)
+            for part in ["payer pays \(amount) micro-BLY", "no such payment can be"] {
+                #expect(error?.message.contains(part) == true, "\(error?.message ?? "")")
+            }
+            #expect(try shop.ledger.isEmpty && judge.candidates.queue.map(\.block) == [block])
+            #expect(try judge.fault(of: #require(judge.candidates.queue.first)) == error?.message)
+        }
+        try policy.will(.pay, amount: limit)
+        #expect(try judge.judge(block.hash).outcome == .accept)
+        #expect(try shop.balance(author) == 1_000_000_000_000_000)
+    }
+
     /// The gain is that of the last gate that measured, the lineage that of chain B without the import.
     @Test func thePolicyIsToldGainAndLineage() throws {
         let shop = try Workshop("rewards: flat")

@@ -1,19 +1,16 @@
 import BlyanKernel
-import BlyanModel
-import BlyanServer
 import Foundation
-import Testing
 
 /// A gate compiled from a few lines of C, which does what a file says: it hangs, ends the process, or accepts.
 struct TestGate {
-    private let folder: URL
+    private let plugin: TestPlugin
 
     /// What the gate does when it is asked.
     enum Deed: String {
         case accept
         /// Never returns.
         case sleep
-        /// Returns after some seconds.
+        /// Returns once it is told something else.
         case doze
         /// Asks for services and bytes until it is refused both, and says so.
         case busy
@@ -45,15 +42,21 @@ struct TestGate {
           fclose(said);
           return status;
         }
+        static void listen(char *deed, char *whom) {
+          deed[0] = whom[0] = 0;
+          FILE *control = fopen(CONTROL, "r");
+          if (!control) return;
+          if (fscanf(control, "%15s %79s", deed, whom) < 1) deed[0] = 0;
+          fclose(control);
+        }
         static blyan_status judge(void *i, const blyan_candidate *c, blyan_verdict *v, blyan_error *e) {
           (void)i; (void)e;
-          char deed[16] = "", whom[80] = "", context[4096] = "";
-          FILE *control = fopen(CONTROL, "r");
-          if (control) { if (fscanf(control, "%15s %79s", deed, whom) < 1) deed[0] = 0; fclose(control); }
+          char deed[16], whom[80], context[4096] = "";
+          listen(deed, whom);
           if (c->context.size < sizeof context) memcpy(context, c->context.data, c->context.size);
           if (!whom[0] || strstr(context, whom)) {
             if (!strcmp(deed, "sleep")) for (;;) sleep(1000);
-            if (!strcmp(deed, "doze")) sleep(3);
+            while (!strcmp(deed, "doze")) { usleep(5000); listen(deed, whom); }
             if (!strcmp(deed, "busy")) return busy(c);
             if (!strcmp(deed, "abort")) abort();
             if (!strcmp(deed, "null")) *(volatile int *)0 = 1;
@@ -85,55 +88,20 @@ struct TestGate {
     ///   - limit: milliseconds of a call.
     ///   - build: another text makes another library.
     init(in home: Home, limit: Int = 60_000, build: String = "first") throws {
-        folder = home.folder.appendingPathComponent("plugins")
-        let source = folder.appendingPathComponent("tester.c")
-        try Data(Self.source.utf8).write(to: source)
-        let header = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-            .deletingLastPathComponent().deletingLastPathComponent()
-            .appendingPathComponent("Sources/CBlyanPlugin/include").path
-        let compiler = Process()
-        compiler.executableURL = URL(fileURLWithPath: "/usr/bin/cc")
-        compiler.arguments = [
-            "-std=gnu11", "-O1", "-shared", "-fPIC", "-I", header, source.path, "-o",
-            folder.appendingPathComponent("tester.so").path, "-DBUILD=\"\(build)\"",
-            "-DCONTROL=\"\(folder.appendingPathComponent("tester.control").path)\"",
-        ]
-        try compiler.run()
-        compiler.waitUntilExit()
-        try #require(compiler.terminationStatus == 0)
+        plugin = try TestPlugin("tester", Self.source, in: home, build: build)
         try self.limit(to: limit)
     }
 
     /// Writes the manifest.
-    func limit(to milliseconds: Int) throws {
-        let manifest = """
-            name: tester
-            kind: gate
-            version: 1.0.0
-            library: tester.so
-            sha256: unset
-            abi: {major: 1, minor: 1}
-            isolation: in-process
-            limits: {call_milliseconds: \(milliseconds)}
-
-            """
-        let file = folder.appendingPathComponent("tester.yaml")
-        try Data(manifest.utf8).write(to: file)
-        let hash = try PluginHost.libraryHash(of: PluginManifest(path: file.path))
-        try Data(manifest.replacing("sha256: unset", with: "sha256: \(hash)").utf8).write(to: file)
-    }
+    func limit(to milliseconds: Int) throws { try plugin.declare(.gate, limit: milliseconds) }
 
     /// What it does from now on.
     ///
     /// - Parameter candidate: to this candidate alone; others it accepts.
     func will(_ deed: Deed, to candidate: Digest? = nil) throws {
-        try Data("\(deed.rawValue) \(candidate?.description ?? "")\n".utf8)
-            .write(to: folder.appendingPathComponent("tester.control"))
+        try plugin.order("\(deed.rawValue) \(candidate?.description ?? "")")
     }
 
     /// What a busy one was told in the end: the statuses of a service and of a read.
-    var said: String? {
-        try? String(
-            contentsOf: folder.appendingPathComponent("tester.control.said"), encoding: .utf8)
-    }
+    var said: String? { plugin.said }
 }

@@ -17,8 +17,8 @@ package final class CandidateStore: @unchecked Sendable {
         package let router: Block?
         /// UTC milliseconds.
         package let received: Int64
-        /// Gates that were being asked about it when the node ended, and did not answer since.
-        package internal(set) var deaths: [GateDeath] = []
+        /// Plugins that were being asked about it when the node ended, and did not answer since.
+        package internal(set) var deaths: [PluginDeath] = []
         fileprivate let file: String
 
         /// All blocks that stand nowhere yet, each after those that it depends on.
@@ -72,12 +72,12 @@ package final class CandidateStore: @unchecked Sendable {
     private static let format = "blyan-candidate/1"
     /// Whether a file cannot be read, so that nobody knows which payload is its candidate's.
     private var isDamaged = false
-    /// Files that cannot be read, and what the last process left that ended while it asked a gate: for the log.
+    /// Files that cannot be read, and what the last process left that ended while it asked a plugin: for the log.
     package private(set) var notes: [String] = []
 
     /// Reads what waits in a home, and forgets rejected ones beyond the budget.
     ///
-    /// If a gate was being asked when the last process ended, that is counted, and its candidate goes to the end of the
+    /// If a plugin was being asked when the last process ended, that is counted, and its candidate goes to the end of the
     /// queue. A file that cannot be read is noted and left where it is.
     package init(home: URL, now: Int64) {
         folder = home.appendingPathComponent("candidates")
@@ -121,7 +121,7 @@ package final class CandidateStore: @unchecked Sendable {
         }
         var entry = Entry(block: block, router: router, received: received, file: name)
         if case .array(let deaths)? = value["deaths"] {
-            entry.deaths = deaths.compactMap { GateDeath($0) }
+            entry.deaths = deaths.compactMap { PluginDeath($0) }
         }
         return entry
     }
@@ -174,34 +174,30 @@ package final class CandidateStore: @unchecked Sendable {
             entry.json.canonical(), to: folder.appendingPathComponent(entry.file), mode: 0o600)
     }
 
-    // MARK: Gates that are asked
+    // MARK: Plugins that are asked
 
-    /// Notes which gate is asked about a candidate, until ``answers(_:about:)`` or ``leaves()``.
+    /// Notes which plugin is asked about a candidate, until ``answers(_:about:)`` or ``leaves()``.
     ///
     /// - Parameter now: UTC milliseconds.
     /// - Throws: ``KernelError`` with code `io`; then it must not be asked.
-    func asks(_ gate: LoadedPlugin, about candidate: Digest, now: Int64) throws(KernelError) {
-        try asked.write(
-            candidate,
-            GateDeath(
-                gate: gate.manifest.name, version: gate.manifest.version, library: gate.sha256,
-                count: 1, asked: now))
+    func asks(_ plugin: AskedPlugin, about candidate: Digest, now: Int64) throws(KernelError) {
+        try asked.write(candidate, PluginDeath(plugin, count: 1, asked: now))
     }
 
-    /// The gate is back: what it did to the node before does not count any more.
-    func answers(_ gate: LoadedPlugin, about candidate: Digest) {
+    /// The plugin is back: what it did to the node before does not count any more.
+    func answers(_ plugin: AskedPlugin, about candidate: Digest) {
         asked.remove()
         lock.lock()
         defer { lock.unlock() }
         guard let at = waiting.firstIndex(where: { $0.block.hash == candidate }),
-            waiting[at].deaths.contains(where: { $0.library == gate.sha256 })
+            waiting[at].deaths.contains(where: { $0.plugin.library == plugin.library })
         else { return }
-        waiting[at].deaths.removeAll { $0.library == gate.sha256 }
+        waiting[at].deaths.removeAll { $0.plugin.library == plugin.library }
         // Where that fails the next start counts one that is over: then it is asked a time too few, and said so.
         try? write(waiting[at])
     }
 
-    /// No gate is asked any more, also if one did not answer: the node ends on purpose, or the call was left.
+    /// No plugin is asked any more, also if one did not answer: the node ends on purpose, or the call was left.
     package func leaves() { asked.remove() }
 
     /// Counts what the last process was doing when it ended.
@@ -209,14 +205,16 @@ package final class CandidateStore: @unchecked Sendable {
         guard let (candidate, death) = asked.left,
             let at = waiting.firstIndex(where: { $0.block.hash == candidate })
         else { return asked.remove() }
-        let known = waiting[at].deaths.first { $0.library == death.library }
+        let library = death.plugin.library
+        let known = waiting[at].deaths.first { $0.plugin.library == library }
         // One that was counted already by a process that ended before it could remove the file.
         let isNew = known?.asked != death.asked
-        let counted = death.counted((known?.count ?? 0) + (isNew ? 1 : 0), asked: death.asked)
-        waiting[at].deaths.removeAll { $0.library == death.library }
+        let count = (known?.count ?? 0) + (isNew ? 1 : 0)
+        let counted = PluginDeath(death.plugin, count: count, asked: death.asked)
+        waiting[at].deaths.removeAll { $0.plugin.library == library }
         waiting[at].deaths.append(counted)
         notes.append(counted.message(candidate))
-        // A home on a full disk opens all the same; then no gate is asked there, and the next start counts this death.
+        // A home on a full disk opens all the same; then no plugin is asked there, and the next start counts this death.
         do throws(KernelError) { try write(waiting[at]) } catch {
             return notes.append(error.message)
         }

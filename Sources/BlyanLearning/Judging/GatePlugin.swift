@@ -37,7 +37,7 @@ internal import Synchronization
 
     /// Asks the gate, for as long as its manifest's `limits.call_milliseconds` allow.
     ///
-    /// Any thread; calls of one instance wait for each other. A call that takes too long is left, see ``GateCall``.
+    /// Any thread; calls of one instance wait for each other. A call that takes too long is left, see ``PluginCall``.
     ///
     /// - Throws: ``KernelError`` naming the gate: a fault, which is never a reject; with code `cancelled` on request.
     package func judge(_ subject: JudgedSubject, header: JSONValue, context: JSONValue)
@@ -45,7 +45,8 @@ internal import Synchronization
         -> Answer
     {
         let candidate = context["candidate"]?.string ?? ""
-        return try GateCall.run(plugin, about: candidate) { [self] call throws(KernelError) in
+        return try PluginCall.run(plugin, about: "candidate \(candidate)") {
+            [self] call throws(KernelError) in
             try subject.serves(call) { () throws(KernelError) in
                 try ask(subject, call, header: header, context: context)
             }
@@ -53,7 +54,7 @@ internal import Synchronization
     }
 
     private func ask(
-        _ subject: JudgedSubject, _ call: GateCall, header: JSONValue, context: JSONValue
+        _ subject: JudgedSubject, _ call: PluginCall, header: JSONValue, context: JSONValue
     ) throws(KernelError) -> Answer {
         let room = AlignedBuffer<CChar>(count: Self.evidenceLimit)
         var verdict = unsafe blyan_verdict()
@@ -139,7 +140,7 @@ package final class JudgedSubject: Sendable {
 
     private let candidate: Bytes
     private let parent: Bytes?
-    private let current = Mutex<GateCall?>(nil)
+    private let current = Mutex<PluginCall?>(nil)
     /// Nil while the node has no held-out text.
     let evaluator: Evaluator?
     /// What it may look back on.
@@ -159,10 +160,11 @@ package final class JudgedSubject: Sendable {
     }
 
     /// The call that a gate asks about it in.
-    var call: GateCall? { current.withLock { $0 } }
+    var call: PluginCall? { current.withLock { $0 } }
 
     /// Makes a call the one that it is asked about in, and lives as long as `body` runs.
-    func serves<R>(_ call: GateCall, _ body: () throws(KernelError) -> R) throws(KernelError) -> R {
+    func serves<R>(_ call: PluginCall, _ body: () throws(KernelError) -> R) throws(KernelError) -> R
+    {
         current.withLock { $0 = call }
         defer { withExtendedLifetime(self) {} }
         return try body()
@@ -170,7 +172,7 @@ package final class JudgedSubject: Sendable {
 
     /// Both payloads as plugins read them.
     func lend(
-        to call: GateCall,
+        to call: PluginCall,
         _ body: (UnsafePointer<blyan_payload>, UnsafePointer<blyan_payload>?) throws(KernelError) ->
             Void
     ) throws(KernelError) {

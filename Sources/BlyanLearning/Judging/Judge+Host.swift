@@ -18,13 +18,15 @@ extension Judge {
         package let onStored: @Sendable (Block) -> Void
         /// Told of each judgement of a candidate that has ended, and how.
         package let onJudged: @Sendable (Block, Result<Judgement, any Error>) -> Void
+        /// The reward policy that is asked what an acceptance earns, nil if none is; no code of it runs.
+        package let payer: @Sendable () -> AskedPlugin?
         /// Appends the record of an acceptance, with what is paid for it.
         package let append: @Sendable ([Block], AcceptedCandidate) throws -> Void
         /// Appends the record of a review by which a version reverts, with what is taken back for it; gives the block that
         /// takes back, if anything had not vested.
         package let revert: @Sendable (_ record: [Block], RevertedVersion) throws -> Block?
-        /// Writes what an acceptance needs on chain beforehand.
-        package let prepare: @Sendable () throws -> Void
+        /// Writes what the acceptance of a candidate needs on chain beforehand.
+        package let prepare: @Sendable (_ candidate: Digest) throws -> Void
         /// Throws if an author may not upload now.
         package let admit: @Sendable (_ author: String) throws -> Void
 
@@ -35,9 +37,10 @@ extension Judge {
             clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
             onJudged: @escaping @Sendable (Block, Result<Judgement, any Error>) -> Void = { _, _ in
             },
+            payer: @escaping @Sendable () -> AskedPlugin? = { nil },
             append: (@Sendable ([Block], AcceptedCandidate) throws -> Void)? = nil,
             revert: (@Sendable ([Block], RevertedVersion) throws -> Block?)? = nil,
-            prepare: @escaping @Sendable () throws -> Void = {},
+            prepare: @escaping @Sendable (_ candidate: Digest) throws -> Void = { _ in },
             admit: @escaping @Sendable (_ author: String) throws -> Void = { _ in }
         ) {
             self.store = store
@@ -48,6 +51,7 @@ extension Judge {
             self.clock = clock
             self.onStored = onStored
             self.onJudged = onJudged
+            self.payer = payer
             self.append = append ?? { record, _ in try store.append(record) }
             self.revert =
                 revert

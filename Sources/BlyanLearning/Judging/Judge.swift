@@ -18,8 +18,8 @@ package final class Judge: @unchecked Sendable {
     let adding = NSLock()
     var index: VerdictIndex
     var shards: [Digest: PoolShard] = [:]
-    /// By candidate, what a gate failed with last.
-    private var faults: [Digest: String] = [:]
+    /// By candidate, what a gate, the reward policy or writing the verdict failed with last.
+    var faults: [Digest: String] = [:]
 
     /// A judge of a home's candidates; those whose verdict is durable already end their wait.
     ///
@@ -51,17 +51,18 @@ package final class Judge: @unchecked Sendable {
     /// Candidates that are judged although nobody asks for it, in their order.
     package var due: [CandidateStore.Entry] { candidates.queue.filter(isDue) }
 
-    /// Whether a candidate that waits is judged although nobody asks for it: not if a library that is loaded now has
-    /// ended the node again and again while it judged this candidate.
+    /// Whether a candidate that waits is judged although nobody asks for it: not if a library that would be asked about it
+    /// now has ended the node again and again when it was.
     package func isDue(_ entry: CandidateStore.Entry) -> Bool {
         let last = entry.deaths.filter(\.isFinal)
         // Gates that cannot be loaded are told to whoever judges.
         guard !last.isEmpty, let gates = try? host.plugins().gates() else { return true }
-        return !gates.contains { gate in last.contains { $0.library == gate.sha256 } }
+        let libraries = gates.map(\.sha256) + (host.payer().map { [$0.library] } ?? [])
+        return !last.contains { libraries.contains($0.plugin.library) }
     }
 
-    /// Why a candidate that waits has no verdict yet, as far as a gate is to blame: what happened last in this process, or
-    /// that it ended the one before; nil if nothing is known.
+    /// Why a candidate that waits has no verdict yet: what failed last in this process, or which plugin ended the one
+    /// before; nil if nothing is known.
     package func fault(of entry: CandidateStore.Entry) -> String? {
         let candidate = entry.block.hash
         return lock.withLock { faults[candidate] }
@@ -82,8 +83,8 @@ package final class Judge: @unchecked Sendable {
     /// One that was judged meanwhile keeps its verdict.
     /// - Parameter isAnew: also if its verdict, or another one, awaits other validators' signatures: that draft is
     ///   forgotten, and whom it was about waits again.
-    /// - Throws: ``KernelError`` naming the gate that failed: a fault, after which the candidate waits on; with code
-    ///   `cancelled` on request; what reading model and text or appending throws.
+    /// - Throws: ``KernelError`` naming the gate, or the reward policy, that failed: a fault, after which the candidate waits
+    ///   on; with code `cancelled` on request; what reading model and text or appending throws.
     package func judge(_ candidate: Digest, isAnew: Bool = false) throws -> Judgement {
         try takeTurn()
         defer { judging.unlock() }
@@ -149,12 +150,7 @@ package final class Judge: @unchecked Sendable {
     /// Takes `judging`, which whoever returns from a judgement gives back.
     ///
     /// Another judgement may take an hour: whoever waits for it can be told to stop.
-    func takeTurn() throws {
-        while !judging.try() {
-            try Cancellation.check()
-            usleep(20_000)
-        }
-    }
+    func takeTurn() throws { try judging.lockUnlessStopped() }
 
     /// Asks the gates in order until one does not accept; each about the router first, where one goes with the candidate.
     ///
@@ -220,8 +216,7 @@ package final class Judge: @unchecked Sendable {
 
     /// Asks a gate.
     ///
-    /// - Parameter candidate: the one that waits for the answer: if the node ends meanwhile, the next start knows by which
-    ///   gate.
+    /// - Parameter candidate: the one that waits for the answer.
     private func ask(
         _ plugin: LoadedPlugin, _ subject: JudgedSubject, _ block: Block, _ context: JSONValue,
         waiting candidate: Digest?
@@ -229,32 +224,14 @@ package final class Judge: @unchecked Sendable {
         guard let header = try? JSONValue(parsing: block.header.canonical()) else {
             throw KernelError(.malformed, "the header of candidate \(block.hash) is no JSON")
         }
-        if let candidate { try candidates.asks(plugin, about: candidate, now: host.clock()) }
-        do throws(KernelError) {
-            let answer = try GatePlugin(plugin).judge(subject, header: header, context: context)
-            if let candidate { isBack(plugin, candidate, fault: nil) }
-            return answer
-        } catch {
-            // Whatever a gate says that was told to stop.
-            if candidate != nil, Cancellation.current.isRequested() { candidates.leaves() }
+        func answer() throws(KernelError) -> GatePlugin.Answer {
+            try GatePlugin(plugin).judge(subject, header: header, context: context)
+        }
+        if let candidate { return try asking(plugin, about: candidate, answer) }
+        do throws(KernelError) { return try answer() } catch {
             try Cancellation.check()
-            let fault = KernelError(
-                error.code,
-                "the gate \(plugin.manifest.name) failed, which is no verdict; \(candidate == nil ? "nothing was written" : "the candidate waits"): \(error.message)",
-                hint: error.hint)
-            if let candidate { isBack(plugin, candidate, fault: fault) }
-            throw fault
+            throw Self.fault(error, of: plugin, "nothing was written")
         }
-    }
-
-    /// A gate gave an answer or an error, or its call was left.
-    private func isBack(_ gate: LoadedPlugin, _ candidate: Digest, fault: KernelError?) {
-        if GateCall.fault(of: gate) == nil {
-            candidates.answers(gate, about: candidate)
-        } else {
-            candidates.leaves()
-        }
-        lock.withLock { faults[candidate] = fault?.message }
     }
 
     /// What stood on the chain before a verdict; before the next one, with nil.
@@ -335,12 +312,16 @@ package final class Judge: @unchecked Sendable {
     /// - Parameter document: with all signatures.
     /// - Returns: Nil if what it was judged by is another by now.
     func conclude(_ document: VerdictDocument, _ basis: Basis) throws -> Judgement? {
+        try writing(document.block.hash) { try record(document, basis) }
+    }
+
+    private func record(_ document: VerdictDocument, _ basis: Basis) throws -> Judgement? {
         let block = document.block
         // What was signed, and not what lies in a file.
         let blocks = (document.router.map { [$0] } ?? []) + [block]
         let isAccepted = document.outcome == "accept"
         // Whatever is written on chain A first is written before this record takes its place there.
-        if isAccepted { try host.prepare() }
+        if isAccepted { try host.prepare(block.hash) }
         let model = try model(of: block)
         var receipt = Receipt(document: document, model: model, basis: basis)
         if isAccepted {

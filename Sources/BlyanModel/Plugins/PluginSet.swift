@@ -14,7 +14,9 @@ public final class PluginSet: Sendable {
     // Read once: what an operator edits meanwhile is for the next generation.
     private let manifests: [String: Result<PluginManifest, KernelError>]
     private let loaded = Mutex<[String: Result<LoadedPlugin, KernelError>]>([:])
-    private let policies = Mutex<[String: Result<RewardPlugin, KernelError>]>([:])
+    private let policies = Mutex<[String: RewardPlugin]>([:])
+    /// Reward policies that the chain asks for and the manifest does not list, as they were loaded last.
+    private let unlisted = Mutex<[String: LoadedPlugin]>([:])
 
     /// The first generation; nothing is loaded yet.
     public convenience init(_ node: NodeManifest, host: PluginHost) {
@@ -141,29 +143,54 @@ public final class PluginSet: Sendable {
             guard manifests[name] == nil else {
                 return try typed(name, .reward, RewardPlugin.init)
             }
-            let manifest = try Self.manifest(of: name, node)
+            // One that hangs would hang each time that it is loaded: this one says so.
+            if let last = unlisted.withLock({ $0[name] }), PluginCall.fault(of: last) != nil {
+                return try RewardPlugin(last)
+            }
+            let manifest = try manifest(ofPolicy: name)
             guard manifest.kind == .reward else {
                 throw KernelError(
                     .config,
                     "\(manifest.path) declares the \(manifest.kind.rawValue) \"\(name)\", expected a reward"
                 )
             }
-            return try RewardPlugin(host.load(manifest, libraryFolders: node.libraryFolders))
+            let plugin = try host.load(manifest, libraryFolders: node.libraryFolders)
+            unlisted.withLock { $0[name] = plugin }
+            return try RewardPlugin(plugin)
         }
     }
 
+    /// The manifest of a reward policy, listed or not; no code of it runs.
+    ///
+    /// - Throws: ``KernelError`` with code `io` or `config` if it cannot be read.
+    package func manifest(ofPolicy name: String) throws(KernelError) -> PluginManifest {
+        if let known = policies.withLock({ $0[name] }) { return known.plugin.manifest }
+        guard let listed = manifests[name] else { return try Self.manifest(of: name, node) }
+        return try listed.get()
+    }
+
+    /// Why a plugin that was loaded is asked nothing more; nil if it can be asked, or is not loaded.
+    public func fault(of name: String) -> KernelError? {
+        let listed = try? loaded.withLock { $0[name] }?.get()
+        let policy = policies.withLock { $0[name] }?.plugin
+        let plugin = listed ?? policy ?? unlisted.withLock { $0[name] }
+        return plugin.flatMap { PluginCall.fault(of: $0) }
+    }
+
     /// Loaded, and its test vectors run, once.
+    ///
+    /// Nothing is held while they run: whoever else asks for the policy can be told to stop.
     private func policy(
         _ name: String, _ load: () throws(KernelError) -> RewardPlugin
     ) throws(KernelError) -> RewardPlugin {
-        let result = policies.withLock { policies in
-            if let known = policies[name] { return known }
-            let result = Result { () throws(KernelError) in try load() }
-            // What failed may be mended without a swap where the manifest does not list it.
-            if case .success = result { policies[name] = result }
-            return result
+        if let known = policies.withLock({ $0[name] }) { return known }
+        // What failed may be mended without a swap where the manifest does not list it.
+        let made = try load()
+        return policies.withLock { policies in
+            let kept = policies[name] ?? made
+            policies[name] = kept
+            return kept
         }
-        return try result.get()
     }
 
     private func typed<Typed>(

@@ -7,7 +7,8 @@ internal import Foundation
 // Safe and Sendable: the table is static and belongs to the plugin that is held.
 /// A reward policy as the node uses it: a typed call, and nothing believed that was not checked.
 ///
-/// Any thread; calls are made one at a time. It has reproduced its published test vectors.
+/// Any thread; calls of one instance wait for each other. One that takes too long is left, see ``PluginCall``. It has
+/// reproduced its published test vectors.
 @safe public struct RewardPlugin: @unchecked Sendable {
     /// The plugin behind it.
     public let plugin: LoadedPlugin
@@ -16,7 +17,6 @@ internal import Foundation
     /// The manifest's configuration, as it goes on chain.
     public let config: JSONValue
     private let table: UnsafePointer<blyan_reward>
-    private let turn = NSLock()
 
     /// One payment.
     public struct Payment: Sendable, Equatable {
@@ -24,7 +24,7 @@ internal import Foundation
         public let event: Int
         /// Who is paid: a compressed public key in hex.
         public let account: String
-        /// Micro-BLY, above 0.
+        /// Micro-BLY, above 0 and at most ``RewardPlugin/amountLimit``.
         public let amount: Int64
         /// Usage and reward blocks of chain C over which it vests.
         public let vesting: Int64
@@ -37,13 +37,15 @@ internal import Foundation
 
     /// Payments that one settlement may give.
     package static let paymentLimit = 49_000
+    /// Micro-BLY of one payment: a billion BLY.
+    package static let amountLimit: Int64 = 1_000_000_000_000_000
     private static let vestingLimit: Int64 = 10_000_000
     private static let format = "blyan-reward-vectors/1"
 
     /// The policy in a loaded plugin, once it has reproduced its test vectors.
     ///
-    /// - Throws: ``KernelError`` with code `plugin` if the plugin is of another kind or does not reproduce them, `config`
-    ///   if its manifest names none.
+    /// - Throws: ``KernelError`` with code `plugin` if the plugin is of another kind, does not reproduce them or does not
+    ///   return, `config` if its manifest names none; `cancelled` on request.
     public init(_ plugin: LoadedPlugin) throws(KernelError) {
         guard let table = unsafe plugin.table(BLYAN_REWARD_SETTLE, as: blyan_reward.self) else {
             throw KernelError(
@@ -82,17 +84,30 @@ internal import Foundation
         return TextFile.join(manifest.path, name)
     }
 
-    /// Asks the policy.
+    /// Asks the policy, for as long as its manifest's `limits.call_milliseconds` allow.
     ///
     /// - Parameters:
     ///   - events: as the plugin contract describes them.
     ///   - config: the configuration that governs.
-    /// - Throws: ``KernelError`` naming the policy: its failure, or a payment that cannot be.
-    public func settle(_ events: [JSONValue], config: JSONValue) throws(KernelError) -> [Payment] {
-        turn.lock()
-        defer { turn.unlock() }
+    ///   - subject: what errors say that it is asked about.
+    /// - Throws: ``KernelError`` naming the policy: its failure, that it did not return in time, or a payment that cannot
+    ///   be; with code `cancelled` on request.
+    public func settle(
+        _ events: [JSONValue], config: JSONValue, about subject: String = "its events"
+    ) throws(KernelError) -> [Payment] {
         let (terms, facts) = (config.canonical(), JSONValue.array(events).canonical())
-        var capacity = events.count * 2 + 16
+        // What the policy reads and writes belongs to this closure, and so to the thread of its call.
+        return try PluginCall.run(plugin, about: subject) {
+            [self, count = events.count] _ throws(KernelError) in
+            try payments(terms, facts, for: count)
+        }
+    }
+
+    /// The payments for as many events as `count`.
+    private func payments(_ terms: [UInt8], _ facts: [UInt8], for events: Int)
+        throws(KernelError) -> [Payment]
+    {
+        var capacity = events * 2 + 16
         while true {
             var empty = blyan_payment()
             empty.struct_size = UInt32(MemoryLayout<blyan_payment>.size)
@@ -106,7 +121,7 @@ internal import Foundation
             }
             guard count > capacity else {
                 var payments: [Payment] = []
-                for item in raw.prefix(count) { payments.append(try payment(item, events.count)) }
+                for item in raw.prefix(count) { payments.append(try payment(item, events)) }
                 return payments
             }
             capacity = count
@@ -148,7 +163,7 @@ internal import Foundation
         let isAccount =
             Hex.decode(account, count: 33) != nil
             && (account.hasPrefix("02") || account.hasPrefix("03"))
-        guard raw.amount > 0, raw.event < events, isAccount,
+        guard (1...Self.amountLimit).contains(raw.amount), raw.event < events, isAccount,
             (0...Self.vestingLimit).contains(raw.vesting)
         else {
             throw KernelError(
@@ -184,7 +199,7 @@ internal import Foundation
                     event: Int(clamping: event), account: account, amount: amount, vesting: vesting)
             }
             guard wanted.count == list.count else { throw bad("hold no payment in case \(number)") }
-            let found = try settle(events, config: config)
+            let found = try settle(events, config: config, about: "case \(number) of \(path)")
             guard found == wanted else {
                 throw KernelError(
                     .plugin,

@@ -541,7 +541,7 @@ typedef struct blyan_settlement {
 typedef struct blyan_payment {
     uint32_t struct_size;
     uint32_t event;    /**< the event that it pays for, from 0 */
-    int64_t amount;    /**< above 0 */
+    int64_t amount;    /**< 1 ... 10^15: a policy that pays more at once, a billion BLY, has failed */
     int64_t vesting;   /**< usage and reward blocks over which it vests in equal steps, 0 ... 10000000; 0: at once */
     char account[72];  /**< a compressed public key in hex: 66 digits, then zeros */
 } blyan_payment;

@@ -17,9 +17,9 @@ struct CandidateList: NodeCommand {
         commandName: "list",
         abstract: "List the candidates that wait for a verdict, or the last that were judged.",
         discussion: """
-            State: waits; fault, after a gate failed; stopped, if a gate ended the node again and again while it judged \
-            this candidate, which is then judged only on request; signatures, if its verdict lacks those of other \
-            validators. What waits is listed first come first, what was judged newest first.
+            State: waits; fault, after a gate or the reward policy failed; stopped, if one of them ended the node again and \
+            again while it was asked about this candidate, which is then judged only on request; signatures, if its verdict \
+            lacks those of other validators. What waits is listed first come first, what was judged newest first.
             """)
 
     @OptionGroup var home: HomeOptions
@@ -58,7 +58,7 @@ struct CandidateList: NodeCommand {
                             "received": .int(entry.received),
                             "state": .string(state(entry)),
                             "fault": .string(judge.fault(of: entry) ?? ""),
-                            "deaths": .array(entry.deaths.map(json)),
+                            "deaths": .array(entry.deaths.map(\.json)),
                         ])
                     }))
         }
@@ -117,14 +117,6 @@ struct CandidateList: NodeCommand {
                     ]
                 })
     }
-
-    private func json(_ death: GateDeath) -> JSONValue {
-        .object([
-            "gate": .string(death.gate), "version": .string(death.version),
-            "library": .string(death.library.description), "count": .int(death.count),
-            "asked": .int(death.asked),
-        ])
-    }
 }
 
 struct CandidateJudge: NodeCommand {
@@ -132,8 +124,8 @@ struct CandidateJudge: NodeCommand {
         commandName: "judge",
         abstract: "Judge candidates that wait: after a fault, or what was deferred.",
         discussion: """
-            Without CANDIDATE all that wait, but those at which a gate ended the node again and again. Exit status 1: a \
-            gate failed. Exit status 2: all were judged, and not all accepted.
+            Without CANDIDATE all that wait, but those at which a gate or the reward policy ended the node again and again. \
+            Exit status 1: a gate or the policy failed. Exit status 2: all were judged, and not all accepted.
             """)
 
     @OptionGroup var home: HomeOptions

@@ -1,6 +1,5 @@
 internal import ArgumentParser
 internal import BlyanKernel
-internal import BlyanLearning
 internal import BlyanLedger
 internal import BlyanModel
 internal import BlyanServer
@@ -98,7 +97,7 @@ struct PluginInspect: NodeCommand {
             let generation, calls, faults, overruns: Int
             let fault: String
         }
-        let fault = plugin.flatMap { GateCall.fault(of: $0) }
+        let fault = plugins.fault(of: name)
         let figures = plugin?.figures ?? (calls: 0, faults: 0, overruns: 0)
         let report = Report(
             name: manifest.name, kind: manifest.kind.rawValue, version: manifest.version,
@@ -122,13 +121,15 @@ struct PluginInspect: NodeCommand {
             try console.print(
                 "files      \(report.fileExtensions.map { "." + $0 }.joined(separator: ", "))")
         }
-        guard isEnabled else {
-            return try console.print("state      not enabled in \(plugins.node.path)")
+        if isEnabled {
+            try console.print("abilities  \(report.abilities.joined(separator: ", "))")
+            try console.print(
+                "figures    generation \(report.generation), \(report.calls) calls, \(report.faults) faults, \(report.overruns) over their time"
+            )
+        } else {
+            try console.print("state      not enabled in \(plugins.node.path)")
         }
-        try console.print("abilities  \(report.abilities.joined(separator: ", "))")
-        try console.print(
-            "figures    generation \(report.generation), \(report.calls) calls, \(report.faults) faults, \(report.overruns) over their time"
-        )
+        // Also of a policy that the chain asks for and the manifest does not list.
         if let fault {
             console.note(Failure(fault, arguments: ["--home", home.home]).text)
         }

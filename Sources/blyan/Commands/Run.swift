@@ -103,10 +103,12 @@ struct Run: NodeCommand {
         }
         signal(SIGHUP, SIG_IGN)
         let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
-        hangup.setEventHandler {
+        hangup.setEventHandler { [cancellation = interruption.cancellation] in
             do {
-                _ = try node.reloadPlugins()
-                if let policy = try node.adoptPolicy() { log("policy    \(policy.hash)") }
+                try Cancellation.$current.withValue(cancellation) {
+                    _ = try node.reloadPlugins()
+                    if let policy = try node.adoptPolicy() { log("policy    \(policy.hash)") }
+                }
             } catch {
                 log("not reloaded: \(error)")
             }
