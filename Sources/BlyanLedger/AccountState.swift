@@ -13,6 +13,14 @@ public struct Grant: Sendable, Equatable {
     /// Usage and reward blocks over which it vests, above 0.
     public let vesting: Int64
 
+    /// Makes one.
+    package init(
+        block: Int64, transaction: Int64, since: Int64, amount: Int64, vesting: Int64
+    ) {
+        (self.block, self.transaction, self.since) = (block, transaction, since)
+        (self.amount, self.vesting) = (amount, vesting)
+    }
+
     /// Micro-BLY of it that a transaction cannot spend when usage and reward blocks number `clock`: the amount less
     /// ⌊amount × min(blocks since, vesting) / vesting⌋.
     public func unvested(at clock: Int64) -> Int64 {

@@ -104,7 +104,7 @@ extension Node {
         let wanted: [Reward]
         let cause: Digest
         if let hash = first.reason.verdict {
-            cause = hash
+            cause = first.reason.blocks.first { $0 != policyBlock.hash } ?? hash
             wanted = try self.rewards(forVerdict: hash, policy)
         } else if let usage = named.first(where: { $0.header.blockType == "usage" }) {
             cause = usage.hash
@@ -156,21 +156,21 @@ extension Node {
             : ["another reward policy governed, that of block \(newest?.description ?? "none")"]
     }
 
-    private func rewards(forVerdict hash: Digest, _ policy: Policy) throws -> [Reward] {
+    func rewards(forVerdict hash: Digest, _ policy: Policy) throws -> [Reward] {
         guard let verdict = try store.block(hash), verdict.header.blockType == "verdict" else {
             throw KernelError(.notFound, "the verdict \(hash) that it rests on is not here")
         }
         let document = try VerdictDocument(parsing: store.document(verdict))
-        // What was not accepted earns nothing, whatever the policy.
-        guard document.outcome == "accept", try store.block(document.block.hash) != nil else {
-            return []
-        }
-        let event = try acceptance(document.block, document)
+        // What was not accepted earns nothing, whatever the policy; nor does a review in which a version stays.
+        guard document.outcome == "accept", !document.isReview,
+            try acceptance(of: document.block.hash)?.block.hash == hash
+        else { return [] }
+        let event = try acceptance(document.block, document, by: verdict)
         let reason = policy.reason([document.block.hash], verdict: hash)
         return try compute([(reason, event)], policy, about: "verdict \(hash)")
     }
 
-    private func rewards(
+    func rewards(
         forUsage usage: Block, _ policy: Policy, _ differences: inout [String]
     ) throws -> [Reward] {
         let document = try UsageDocument(parsing: store.document(usage))
@@ -199,8 +199,11 @@ extension Node {
         }
     }
 
-    /// Whether an earlier block paid for the same verdict or use.
+    /// Whether an earlier block paid for the same acceptance or use.
+    ///
+    /// - Parameter cause: the accepted block, or the usage block.
     private func paidBefore(_ cause: Digest, _ block: Block) throws -> [String] {
+        let isVersion = try store.block(cause)?.header.chainID == "B"
         var found: [String] = []
         try store.scan(.dependents(cause)) { other throws(KernelError) in
             guard other.header.chainID == "C", other.header.blockType == "reward",
@@ -209,7 +212,9 @@ extension Node {
             let document = try LedgerDocument(store.document(other))
             let pays = document.transactions.contains { transaction in
                 guard case .reward(let reward) = transaction else { return false }
-                return reward.reason.verdict == cause || reward.reason.blocks.contains(cause)
+                return isVersion
+                    ? transaction.isReward(forAcceptanceOf: cause)
+                    : reward.reason.blocks.contains(cause)
             }
             if pays { found.append("block \(other.hash) paid for \(cause) before") }
             return true

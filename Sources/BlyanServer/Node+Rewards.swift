@@ -235,16 +235,18 @@ extension Node {
 
     /// What a policy is told of an accepted candidate.
     ///
+    /// - Parameter written: the verdict's block; nil if it is not written yet.
     /// - Throws: ``KernelError`` if log or index are damaged.
-    package func acceptance(_ block: Block, _ verdict: VerdictDocument) throws(KernelError)
-        -> RewardEvent
-    {
+    package func acceptance(
+        _ block: Block, _ verdict: VerdictDocument, by written: Block? = nil
+    ) throws(KernelError) -> RewardEvent {
         guard let author = Account(block.header.miner) else {
             throw KernelError(.integrity, "block \(block.hash) is signed by no account")
         }
         return .accepted(
             RewardEvent.Acceptance(
-                author: author, lineage: try lineage(of: block), gain: Self.gain(verdict)))
+                author: author, lineage: try lineage(of: block),
+                gain: try unpaid(Self.gain(verdict), of: block, before: written)))
     }
 
     /// Versions that a lineage names at most.

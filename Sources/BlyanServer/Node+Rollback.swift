@@ -173,11 +173,14 @@ extension Node {
 
     /// The newest review that shows a version to be worse than its parent, or nil.
     ///
+    /// - Parameter end: an index of chain A; reviews from there on do not count.
     /// - Throws: ``KernelError`` if log or index are damaged.
-    package func regression(of version: Block) throws(KernelError) -> Block? {
+    package func regression(of version: Block, before end: Int64 = .max) throws(KernelError)
+        -> Block?
+    {
         var found: Block?
         try store.scan(.dependents(version.hash)) { block throws(KernelError) in
-            if try showsRegression(block, of: version) { found = block }
+            if block.header.index < end, try showsRegression(block, of: version) { found = block }
             return true
         }
         return found

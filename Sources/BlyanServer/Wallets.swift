@@ -1,5 +1,6 @@
 internal import BlyanJSON
 public import BlyanKernel
+internal import BlyanLearning
 internal import BlyanModel
 public import BlyanLedger
 public import Foundation
@@ -7,7 +8,12 @@ public import Foundation
 /// The chains of a home.
 extension ChainSpec {
     /// All that a home may hold, for whoever opens one.
-    public static let all: [ChainSpec] = [.a, .b, .c]
+    public static let all: [ChainSpec] = [rewarded, .b, .c]
+
+    /// Chain A with all its rules.
+    public static let rewarded = ChainSpec(
+        id: judged.id, shape: judged.shape, blockTypes: judged.blockTypes,
+        rules: judged.rules + [RewardTerms.governsFromTheNextBlockOn])
 }
 
 /// Which key a passphrase is asked for.

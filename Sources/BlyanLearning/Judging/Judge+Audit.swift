@@ -44,6 +44,7 @@ extension Judge {
         differences += try orderDifferences(verdict, document, version, policyBlock)
         let policy = try policy(of: policyBlock)
         if !document.isReview { differences += stampDifferences(document.block, policy) }
+        differences += timeDifferences(verdict, document)
         let model = try ModelCatalog(host.store).model(meta, version: version)
         let changes: [Change]
         do {
@@ -58,6 +59,7 @@ extension Judge {
             if document.draw != nil {
                 differences.append("text was drawn for what could not stand")
             }
+            differences += try factDifferences(verdict, document, meta, policy, readsText: false)
             if document.isReview {
                 differences.append(
                     "what was judged again was no version to judge: \(error.message)")
@@ -77,6 +79,15 @@ extension Judge {
             changes, model, policy, document.draw, drawn, received: document.received,
             history: history(before: verdict), isReview: document.isReview, isAudit: true)
         differences += gateDifferences(document, gates)
+        differences += try factDifferences(verdict, document, meta, policy, readsText: readsText)
+        if !isDraft {
+            let named = document.isReview || document.outcome == "accept"
+            let expected = Self.basis(of: document) + (named ? changes.map(\.block.hash) : [])
+            if verdict.header.dependsOn != expected {
+                differences.append(
+                    "the verdict depends on other blocks than those that it rests on")
+            }
+        }
         if readsText != (verdict.header.metadata["shard"] != nil) {
             differences.append(
                 readsText
@@ -144,6 +155,42 @@ extension Judge {
             }
         }
         return found
+    }
+
+    /// That the header says what this node would write there, and nothing else.
+    private func factDifferences(
+        _ verdict: Block, _ document: VerdictDocument, _ meta: Block, _ policy: JudgingPolicy,
+        readsText: Bool
+    ) throws -> [String] {
+        let receipt = Receipt(
+            document: document, model: try ModelCatalog(host.store).model(meta),
+            basis: Basis(readsText: readsText, parts: 0))
+        let expected = facts(of: receipt, secretNumber: policy.secretNumber)
+        let said = verdict.header.metadata
+        func text(_ value: JSONValue?) -> String {
+            value.map { String(decoding: $0.canonical().prefix(80), as: UTF8.self) } ?? "nothing"
+        }
+        // What it says of its payload the chain itself checks; the shard is compared apart.
+        let apart = ["covered", "leaf_size", "leaf_hashes_at", "shard"]
+        return Set(said.keys).union(expected.keys).subtracting(apart).sorted()
+            .filter { said[$0] != expected[$0] }
+            .map {
+                "the verdict's header says \($0) \(text(said[$0])), expected \(text(expected[$0]))"
+            }
+    }
+
+    /// Milliseconds by which an author's clock may be ahead.
+    static let clockTolerance: Int64 = 600_000
+
+    /// That the times which quotas are counted by, and gates are told, are possible.
+    private func timeDifferences(_ verdict: Block, _ document: VerdictDocument) -> [String] {
+        let made = document.block.header.timestamp - Self.clockTolerance
+        guard document.received >= made, document.received <= verdict.header.timestamp else {
+            return [
+                "the candidate was received at \(document.received), made at \(document.block.header.timestamp) and judged at \(verdict.header.timestamp), in milliseconds: not in that order"
+            ]
+        }
+        return []
     }
 
     /// Where the hash begins with as many zero bits as the header claims is seen by whoever reads the block on chain B; a
@@ -279,6 +326,10 @@ extension Judge {
         return follows
             + zip(said, found).flatMap { said, found -> [String] in
                 var differences: [String] = []
+                if said.version != found.version {
+                    differences.append(
+                        "\(said.name) had version \(said.version), and has \(found.version)")
+                }
                 if said.outcome != found.outcome || said.reason != found.reason {
                     differences.append(
                         "\(said.name) said \(said.outcome) \(said.reason), and says \(found.outcome) \(found.reason)"

@@ -98,7 +98,7 @@ extension Judge {
     }
 
     /// The blocks that every verdict rests on.
-    private static func basis(of document: VerdictDocument) -> [Digest] {
+    static func basis(of document: VerdictDocument) -> [Digest] {
         [document.model, document.version, document.policy]
     }
 
@@ -124,7 +124,7 @@ extension Judge {
         return try Block(signing: header, with: host.key())
     }
 
-    private func facts(of receipt: Receipt, secretNumber: Int64) -> [String: JSONValue] {
+    func facts(of receipt: Receipt, secretNumber: Int64) -> [String: JSONValue] {
         let document = receipt.document
         var facts: [String: JSONValue] = [
             "candidate": .string(document.block.hash.description),

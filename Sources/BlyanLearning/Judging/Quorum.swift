@@ -11,10 +11,26 @@ package struct Quorum: Sendable {
     ///
     /// - Throws: ``KernelError`` with code `integrity` if it cannot be read.
     package init(_ store: ChainStore) throws(KernelError) {
-        guard let hash = store.genesis, let block = try store.block(hash),
-            let pact = try? JSONValue(parsing: store.document(block))
-        else { throw KernelError(.integrity, "the Genesis Pact cannot be read") }
-        genesis = hash
+        try self.init(store.genesis, store.block) { block throws(KernelError) in
+            try? JSONValue(parsing: store.document(block))
+        }
+    }
+
+    /// As a rule of a chain sees the pact.
+    init(_ view: any ChainView) throws(KernelError) {
+        try self.init(view.genesis, view.block) { block throws(KernelError) in
+            try view.document(block)
+        }
+    }
+
+    private init(
+        _ genesis: Digest?, _ block: (Digest) throws(KernelError) -> Block?,
+        _ document: (Block) throws(KernelError) -> JSONValue?
+    ) throws(KernelError) {
+        guard let genesis, let block = try block(genesis), let pact = try document(block) else {
+            throw KernelError(.integrity, "the Genesis Pact cannot be read")
+        }
+        self.genesis = genesis
         validators = pact["validators"]?.strings ?? [block.header.miner]
         threshold = max(1, Int(clamping: pact["threshold"]?.int ?? 1))
     }

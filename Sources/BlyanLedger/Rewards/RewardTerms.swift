@@ -101,3 +101,21 @@ extension RewardTerms {
             KernelError.parsing { () throws(JSONError) in try JSONValue(canonical: bytes) })
     }
 }
+
+extension RewardTerms {
+    /// A rule of chain A: terms govern from the block of chain C on that is the next one when they are written, so that nobody
+    /// is paid by other terms than those which governed.
+    public static let governsFromTheNextBlockOn: ChainSpec.Rule = {
+        (block, view) throws(KernelError) in
+        guard block.header.blockType == "policy", block.header.metadata["kind"]?.string == kind
+        else { return }
+        let next = try view.head(of: "C").map { $0.header.index + 1 } ?? 0
+        let first = try RewardTerms(view.document(block)).first
+        guard first == next else {
+            throw KernelError(
+                .rule,
+                "the reward policy of block \(block.hash) governs from block \(first) of chain C on, expected the next one, \(next)"
+            )
+        }
+    }
+}

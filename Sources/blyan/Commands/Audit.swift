@@ -32,7 +32,9 @@ struct AuditCommand: NodeCommand {
             .map { try node.judge().audit($0) }
         let rewards = try node.rewardBlocks(of: isLedger ? found : audit?.verdict ?? found)
             .map { try node.auditRewards(of: $0) }
-        let differences = (audit?.differences ?? []) + rewards.flatMap(\.differences)
+        let missing = try node.missingRewards(of: audit?.verdict ?? found)
+        let differences =
+            (audit?.differences ?? []) + rewards.flatMap(\.differences) + missing
         if json {
             try console.printJSON(
                 .object([
@@ -41,12 +43,14 @@ struct AuditCommand: NodeCommand {
                     "verdict": .string(audit?.document.outcome ?? ""),
                     "review": .bool(audit?.document.isReview ?? false),
                     "agrees": .bool(differences.isEmpty),
-                    "differences": .array((audit?.differences ?? []).map { .string($0) }),
+                    "differences": .array(
+                        ((audit?.differences ?? []) + missing).map { .string($0) }),
                     "rewards": .array(rewards.map(json)),
                 ]))
         } else {
             if let audit { try print(audit, console) }
             for reward in rewards { try print(reward, console) }
+            for difference in missing { try console.print("differs   \(difference)") }
             try console.print(
                 differences.isEmpty
                     ? "audit     agrees"

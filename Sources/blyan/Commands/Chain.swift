@@ -55,7 +55,7 @@ struct ChainVerify: NodeCommand {
             hint: reason.hint)
         console.note(Failure(report, arguments: ["--home", self.home.home]).text)
         // The ledger's rules stand among those of its chain: no index, and no balances, are needed.
-        let store = try ChainStore(reading: home, specs: [.a, .b, LedgerAudit().spec])
+        let store = try ChainStore(reading: home, specs: [.rewarded, .b, LedgerAudit().spec])
         try verify(store, console, damage: isReadOnly ? nil : report.message)
     }
 
