@@ -21,8 +21,8 @@ final class Similarity: Gate, @unchecked Sendable {
     /// Changes that were judged, by shape, numbered as the verdicts are.
     private var changes: [String: SketchIndex] = [:]
     private var verdicts = 0
-    /// Authors of changes that were rejected, by the verdict's number.
-    private var rejected: [Int: String] = [:]
+    /// Authors whom a change that was rejected does not count against, by the verdict's number.
+    private var owners: [Int: Set<String>] = [:]
     /// Parts of models by kind and shape, numbered as the history does.
     private var parts: [String: SketchIndex] = [:]
     private var blocks: [Candidate.Part] = []
@@ -74,7 +74,8 @@ final class Similarity: Gate, @unchecked Sendable {
         // Nobody is kept from doing better what was not good enough; what was taken is not taken twice.
         let author = candidate.context["author"]?.string ?? ""
         let alike = changes[shape]?.nearest(
-            to: change.sketch.bytes, below: history.verdicts, where: { rejected[$0] != author })
+            to: change.sketch.bytes, below: history.verdicts,
+            where: { owners[$0]?.contains(author) != true })
         if let found = alike {
             evidence["nearest_candidate"] = try candidate.verdict(found.number, evidenceOf: [])[
                 "candidate"]
@@ -106,7 +107,7 @@ final class Similarity: Gate, @unchecked Sendable {
     private func readChanges(_ candidate: borrowing Candidate, _ count: Int) throws(PluginError) {
         while verdicts < count {
             let verdict = try candidate.verdict(verdicts, evidenceOf: [Self.name])
-            if verdict["outcome"]?.string == "reject" { rejected[verdicts] = Self.author(verdict) }
+            if verdict["outcome"]?.string == "reject" { owners[verdicts] = owners(of: verdict) }
             if case .array(let all)? = verdict["evidence"] {
                 for entry in all {
                     guard let shape = entry["evidence"]?["shape"]?.string,
@@ -119,10 +120,18 @@ final class Similarity: Gate, @unchecked Sendable {
         }
     }
 
-    /// Who signed the candidate of a verdict.
-    private static func author(_ verdict: JSONValue) -> String? {
+    /// Who may go on from a change that was rejected: who signed it, and whose rejected change it was a copy of, since a
+    /// copy must not keep an author from work that nobody else may do.
+    private func owners(of verdict: JSONValue) -> Set<String> {
         let header = verdict["block"]?.string.flatMap { try? JSONValue(parsing: Array($0.utf8)) }
-        return header?["miner_pub"]?.string
+        var owners = Set(header?["miner_pub"]?.string.map { [$0] } ?? [])
+        if verdict["reason"]?.string == "\(Self.name)/copied-change",
+            case .array(let all)? = verdict["evidence"],
+            let original = all.last?["evidence"]?["nearest_change"]?.int
+        {
+            owners.formUnion(self.owners[Int(original)] ?? [])
+        }
+        return owners
     }
 
     /// Takes in the parts that joined a model since.
