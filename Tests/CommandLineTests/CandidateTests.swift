@@ -74,7 +74,7 @@ import Testing
         shell.executableURL = URL(fileURLWithPath: "/bin/sh")
         shell.arguments = [
             "-c", "ulimit -f 100; exec \"$@\"", "sh", Home.program.path, "import",
-            Checkpoints.sample.path, "--home", home.folder.path,
+            Checkpoints.routed.path, "--home", home.folder.path,
         ]
         shell.standardOutput = FileHandle.nullDevice
         shell.standardError = errors

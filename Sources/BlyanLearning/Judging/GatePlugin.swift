@@ -127,10 +127,12 @@ internal import Synchronization
             var end = 0
             let evidence = try JSONValue(canonicalIn: bytes, at: &end, depth: depth)
             if case .object = evidence, end == bytes.count { return evidence }
-        } catch  where error.isLimit {
-            what =
-                "nests deeper than the \(JSONValue.depthLimit - depth) levels that a receipt has for it"
-        } catch {}
+        } catch {
+            if error.isLimit {
+                what =
+                    "nests deeper than the \(JSONValue.depthLimit - depth) levels that a receipt has for it"
+            }
+        }
         throw KernelError(.plugin, "the gate \(plugin.manifest.name) gave evidence that \(what)")
     }
 }
