@@ -1,9 +1,11 @@
 """Verifies exported chains with nothing of Blyan: pip install rfc8785 coincurve
 
-    blyan block export --chain A > A.jsonl; blyan block export --chain B > B.jsonl
-    python verify_chain.py A.jsonl B.jsonl
+    blyan block export --chain A --jsonl > A.jsonl   # and so B, and C where there is one
+    python verify_chain.py A.jsonl B.jsonl C.jsonl
 
-It checks form, hashes, signatures and links; payloads lie beside the chains, each named by its SHA-256.
+It checks form, hashes, signatures and links; payloads lie beside the chains, each named by its SHA-256. Within a chain a block
+stands behind those of that chain which it depends on; what it depends on in other chains must be among all that was given. In which
+order blocks of several chains were written is told by the log alone, and `blyan chain verify` checks that.
 """
 import hashlib, json, re, sys
 
@@ -36,20 +38,26 @@ def read(line):
 
 
 def main(paths):
-    blocks, heads, genesis = {}, {}, ""
-    for line in (line for path in paths for line in open(path, "rb").read().splitlines()):
-        name, header = read(line)
-        assert all(d in blocks for d in header["depends_on"]), f"{name}: unknown dependency"
-        if header["chain_id"] == "B":
-            above = [blocks[d]["index"] for d in header["depends_on"] if blocks[d]["chain_id"] == "B"]
+    blocks = [read(line) for path in paths for line in open(path, "rb").read().splitlines()]
+    chain_of = {name: header["chain_id"] for name, header in blocks}
+    assert len(chain_of) == len(blocks), "a block twice"
+    genesis = next((name for name, header in blocks if header["chain_id"] == "A"), "")
+    known, heads = {}, {"A": (-1, "")}  # headers by hash, and the last block of each linear chain
+    for name, header in blocks:
+        chain = header["chain_id"]
+        for other in header["depends_on"]:
+            assert other in chain_of, f"{name}: unknown dependency {other}"
+            assert other in known or chain_of[other] != chain, f"{name}: depends on {other}, which stands behind it"
+        if chain == "B":
+            above = [known[d]["index"] for d in header["depends_on"] if chain_of[d] == "B"]
             assert header["index"] == max(above, default=-1) + 1, f"{name}: bad index"
-            assert header["prev_hash"] in (genesis, *blocks), f"{name}: bad prev_hash"
+            previous = header["prev_hash"]
+            assert previous == genesis or previous in known and chain_of[previous] == "B", f"{name}: bad prev_hash"
         else:
-            index, previous = heads.get(header["chain_id"], (-1, genesis))
+            index, previous = heads.get(chain, (-1, genesis))
             assert (header["index"], header["prev_hash"]) == (index + 1, previous), f"{name}: bad link"
-            heads[header["chain_id"]] = (header["index"], name)
-            genesis = genesis or name
-        blocks[name] = header
+            heads[chain] = (header["index"], name)
+        known[name] = header
     print(f"{len(blocks)} blocks are canonical, signed and linked; genesis {genesis}")
 
 

@@ -271,7 +271,9 @@ extension Node {
         for gate in verdict.gates.reversed() {
             guard let improvement = gate.evidence["improvement_ppb"]?.int,
                 let lower = gate.evidence["lower_ppb"]?.int,
-                let delta = gate.evidence["delta_ppb"]?.int
+                let delta = gate.evidence["delta_ppb"]?.int,
+                // More than the whole loss cannot go: whoever claims that has not measured.
+                max(improvement, lower) <= 1_000_000_000
             else { continue }
             return RewardEvent.Gain(improvement: improvement, lower: lower, delta: delta)
         }

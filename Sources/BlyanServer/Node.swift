@@ -68,8 +68,13 @@ public final class Node: @unchecked Sendable {
         passphrase: @escaping @Sendable () throws -> [UInt8],
         log: @escaping @Sendable (String) -> Void
     ) throws(KernelError) {
-        guard FileManager.default.fileExists(atPath: home.appendingPathComponent("node.yaml").path)
-        else {
+        guard unsafe access(home.appendingPathComponent("node.yaml").path, F_OK) == 0 else {
+            if errno == EACCES {
+                throw KernelError(
+                    .io,
+                    "\(home.path) cannot be entered: \(unsafe String(cString: strerror(EACCES)))",
+                    hint: "run the command as the user whose home it is, or let this user in")
+            }
             throw KernelError(
                 .notFound, "\(home.path) is not a home",
                 hint: "run `blyan init --home \(home.path)`")

@@ -29,6 +29,8 @@ struct Blyan: ParsableCommand {
     static func main() {
         StandardStreams.ensure()
         signal(SIGPIPE, SIG_IGN)
+        // A file that may not grow is told as an error of writing it.
+        signal(SIGXFSZ, SIG_IGN)
         let status = execute(
             Array(CommandLine.arguments.dropFirst()), console: .process, node: nil)
         // What libraries do at exit would pull the ground from under a plugin that does not return.

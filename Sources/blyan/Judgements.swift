@@ -11,6 +11,8 @@ extension Console {
             "candidate": .string(made.candidate.hash.description),
             "expert": .string(made.candidate.header.expertName),
             "verdict": .string(made.outcome.rawValue), "reason": .string(made.reason),
+            "message": .string(made.overtaken?.message ?? ""),
+            "hint": .string(made.overtaken?.hint ?? ""),
             "gates": .array(made.gates.map(json)),
             "verdict_block": .string(made.verdict?.hash.description ?? ""),
             "version_block": .string(made.version?.hash.description ?? ""),
@@ -45,10 +47,13 @@ extension Console {
             guard let text = value.int.map({ "\($0)" }) ?? short else { return nil }
             let line = "\(name) \(text)"
             // A stranger's gate wrote it, and it goes to a terminal; what is longer is no person's reading.
-            return line.utf8.count <= 96 && line.utf8.allSatisfy { (0x20..<0x7F).contains($0) }
-                ? line : nil
+            return line.utf8.count <= 96 && line.allSatisfy(isPrintable) ? line : nil
         }
         return Array(figures.prefix(12))
+    }
+
+    private static func isPrintable(_ character: Character) -> Bool {
+        character.asciiValue.map { (0x20..<0x7F).contains($0) } ?? false
     }
 
     /// One JSON value of the chain's kind on a line of its own.
@@ -60,7 +65,13 @@ extension Console {
     func print(_ made: Judge.Judgement) throws {
         switch made.outcome {
         case .accept: try print("verdict   accepted")
-        case .reject: try print("verdict   rejected: \(made.reason)")
+        case .reject:
+            try print("verdict   rejected: \(made.reason)")
+            if let (message, hint) = made.overtaken {
+                // Another validator may have written it.
+                try print("          \(message.filter(Self.isPrintable))")
+                try print("          \(hint)")
+            }
         case .defer:
             try print("verdict   deferred: \(made.reason); the candidate waits")
             try printNextStep(made.reason)

@@ -170,8 +170,10 @@ final class JudgedHome {
             now: Int64(Date().timeIntervalSince1970 * 1000))
     }
 
-    func judge(_ tensors: [ExpertFile.Tensor], part: String = part) throws -> Judge.Judgement {
-        let block = try block(tensors, part: part)
+    func judge(
+        _ tensors: [ExpertFile.Tensor], part: String = part, key: SigningKey? = nil
+    ) throws -> Judge.Judgement {
+        let block = try block(tensors, part: part, key: key)
         let judge = try node.judge()
         try judge.submit(block)
         return try judge.judge(block.hash)

@@ -91,6 +91,40 @@ import Testing
         #expect(try home.node.judge().audit(other.candidate).differences == [])
     }
 
+    /// Whoever was rejected may do it better: only then the work is taken, and from then on nobody's to take again.
+    @Test func ownWorkThatWasRejectedIsNoCopy() throws {
+        let gates = [("structure", ""), ("similarity", "")]
+        let hopeless = ("quick-perplexity", "least_ppm: 1000000")
+        let home = try JudgedHome(gates: gates + [hopeless])
+        let old = try home.tensors(), own = try home.trained()
+        let (author, other) = try (SigningKey(), SigningKey())
+        func judge(_ factor: Float, by key: SigningKey) throws -> Judge.Judgement {
+            try home.judge(added(old, own, old, factor), key: key)
+        }
+        let first = try judge(1, by: author)
+        #expect(first.reason.hasPrefix("quick-perplexity/"), "\(first.reason)")
+        let gentler = try judge(0.7, by: author)
+        #expect(gentler.reason.hasPrefix("quick-perplexity/"), "\(gentler.reason) \(told(gentler))")
+        let copy = try judge(0.7, by: other)
+        #expect(copy.reason == "similarity/copied-change", "\(copy.reason)")
+        let copied = copy.gates.last?.evidence["nearest_candidate"]?.string
+        #expect(copied == gentler.candidate.hash.description, "\(told(copy))")
+        // What was refused as a copy is the copier's own as little.
+        #expect(try judge(0.6, by: other).reason == "similarity/copied-change")
+        // An audit looks back on what there was, and finds the same.
+        for made in [first, gentler, copy] {
+            #expect(try home.node.judge().audit(#require(made.verdict)).differences == [])
+        }
+        try home.adopt(gates)
+        let taken = try judge(0.5, by: author)
+        #expect(taken.outcome == .accept, "\(taken.reason) \(told(taken))")
+        let base = try home.tensors()
+        for key in [author, other] {
+            let again = try home.judge(added(base, own, old, 0.4), key: key)
+            #expect(again.reason == "similarity/copied-change", "\(again.reason)")
+        }
+    }
+
     @Test func nothingNewIsRefused() throws {
         let home = try JudgedHome(gates: [("structure", ""), ("similarity", "")], pool: [])
         let own = try home.tensors()

@@ -44,6 +44,49 @@ import Testing
         #expect(table.contains("structure/norm") && table.split(separator: "\n").count == 4)
     }
 
+    /// Whoever was overtaken while waiting is told by whom, and how to go on.
+    @Test func whoWasOvertakenIsToldHowToGoOn() throws {
+        let shop = try Workshop("")
+        let judge = try shop.node.judge()
+        for factor in [1.01, 1.02, 1.03] as [Float] {
+            try judge.submit(shop.candidate(factor: factor))
+        }
+        let waiting = judge.candidates.queue.map { String($0.block.hash.description.prefix(16)) }
+        shop.close()
+        try shop.home.succeed("candidate", "judge", waiting[0])
+        let made = try shop.home.run("candidate", "judge", waiting[1])
+        let told = try shop.home.run("candidate", "judge", waiting[2], "--json")
+        for (outcome, words) in [
+            (made, "verdict   rejected: intake/parent-replaced"), (told, "\"hint\":\"train"),
+        ] {
+            #expect(outcome.status == 2 && outcome.output.contains(words), "\(outcome.output)")
+            #expect(outcome.output.contains("somebody was faster"), "\(outcome.output)")
+            #expect(
+                outcome.output.contains("`blyan expert export layer0.expert0`"),
+                "\(outcome.output)")
+        }
+    }
+
+    /// A file that may not grow is an error that is told, and no death by a signal.
+    @Test func aFileSizeLimitIsToldAsAnError() throws {
+        let home = try Home()
+        let shell = Process(), errors = Pipe()
+        shell.executableURL = URL(fileURLWithPath: "/bin/sh")
+        shell.arguments = [
+            "-c", "ulimit -f 100; exec \"$@\"", "sh", Home.program.path, "import",
+            Checkpoints.routed.path, "--home", home.folder.path,
+        ]
+        shell.standardOutput = FileHandle.nullDevice
+        shell.standardError = errors
+        try shell.run()
+        let text = String(
+            decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        shell.waitUntilExit()
+        #expect(shell.terminationReason == .exit && shell.terminationStatus == 1, "\(text)")
+        #expect(text.contains("File too large"), "\(text)")
+        try home.succeed("chain", "verify")
+    }
+
     /// The home opens, what can be read is judged, and nothing is deleted of what cannot.
     @Test func aDamagedCandidateIsLeftOutAndTold() throws {
         let shop = try Workshop("")

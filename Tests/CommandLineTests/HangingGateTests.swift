@@ -70,6 +70,26 @@ import Testing
         #expect(fault(judge, block)?.message.contains("300 milliseconds") == true)
     }
 
+    /// A receipt has so many levels for what a gate found.
+    @Test func evidenceThatNoReceiptHoldsIsAFaultThatNamesGateAndLimit() throws {
+        let (shop, gate, block) = try shop(limit: 60_000)
+        let judge = try shop.node.judge()
+        for deed in [TestGate.Deed.deep6, .deep8, .deep9] {
+            try gate.will(deed)
+            let fault = fault(judge, block)
+            for part in ["tester", "nests deeper than the 5 levels"] {
+                #expect(fault?.message.contains(part) == true, "\(fault?.message ?? "")")
+            }
+        }
+        #expect(judge.candidates.queue.map(\.block) == [block])
+        try gate.will(.deep5)
+        let made = try judge.judge(block.hash)
+        #expect(made.outcome == .accept)
+        let document = try VerdictDocument(
+            parsing: shop.node.store.document(#require(made.verdict)))
+        #expect(document.gates.last?.evidence == made.gates.last?.evidence)
+    }
+
     @Test func whoStopsAJudgementNeedNotWaitForTheGate() throws {
         let (shop, gate, block) = try shop(limit: 3_600_000)
         let judge = try shop.node.judge()

@@ -91,6 +91,21 @@ import Testing
                 ],
                 ["lower_ppb": .int(3)],
             ])
+        // More than all of a loss is no measurement.
+        let odd = try Workshop.document(
+            bare,
+            gates: [
+                ["improvement_ppb": .int(1), "lower_ppb": .int(1), "delta_ppb": .int(1)],
+                [
+                    "improvement_ppb": .int(1_000_000_001), "lower_ppb": .int(5),
+                    "delta_ppb": .int(1),
+                ],
+                [
+                    "improvement_ppb": .int(5), "lower_ppb": .int(1_000_000_001),
+                    "delta_ppb": .int(1),
+                ],
+            ])
+        #expect(Node.gain(odd) == RewardEvent.Gain(improvement: 1, lower: 1, delta: 1))
         let event = try shop.node.acceptance(judgement.candidate, document)
         let gain = RewardEvent.Gain(improvement: 9_000_000, lower: 7_654_321, delta: 2_000_000)
         #expect(gain.quality == 7654)

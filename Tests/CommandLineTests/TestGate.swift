@@ -15,6 +15,8 @@ struct TestGate {
         /// Asks for services and bytes until it is refused both, and says so.
         case busy
         case abort
+        /// Accepts, with evidence that nests so many levels deep.
+        case deep5, deep6, deep8, deep9
         /// Dereferences a null pointer.
         case null
     }
@@ -62,8 +64,12 @@ struct TestGate {
             if (!strcmp(deed, "null")) *(volatile int *)0 = 1;
           }
           v->verdict = BLYAN_VERDICT_ACCEPT;
-          v->evidence_length = 2;
-          memcpy(v->evidence, "{}", 2);
+          int levels = strncmp(deed, "deep", 4) ? 0 : deed[4] - '0';
+          char *at = v->evidence;
+          for (int n = 0; n < levels; n++) at += sprintf(at, "{\\"a\\":");
+          at += sprintf(at, levels ? "1" : "{}");
+          for (int n = 0; n < levels; n++) *at++ = '}';
+          v->evidence_length = (uint32_t)(at - v->evidence);
           return BLYAN_OK;
         }
         static const blyan_gate gate = {sizeof(blyan_gate), 0, judge};

@@ -7,10 +7,10 @@ public import CBlyanPlugin
 /// It compares the change against the declared parent with all changes that were judged before, and the whole weights
 /// with all parts that stand in some model, both whatever the order and scale of neurons. No change, and a change that only
 /// reorders or rescales, are refused too. Noise around the parent is left to the evaluation. First committer of equal
-/// work wins.
+/// work wins; whoever was rejected may train more gently what is then much like it.
 final class Similarity: Gate, @unchecked Sendable {
     static let name = "similarity"
-    static let version = "1.0.0"
+    static let version = "1.1.0"
     static let configSchema = """
         {"type": "object", "additionalProperties": false, "properties": {
           "threshold_ppm": {"type": "integer", "minimum": 500000, "maximum": 1000000, "default": 950000,
@@ -21,6 +21,8 @@ final class Similarity: Gate, @unchecked Sendable {
     /// Changes that were judged, by shape, numbered as the verdicts are.
     private var changes: [String: SketchIndex] = [:]
     private var verdicts = 0
+    /// Authors whom a change that was rejected does not count against, by the verdict's number.
+    private var owners: [Int: Set<String>] = [:]
     /// Parts of models by kind and shape, numbered as the history does.
     private var parts: [String: SketchIndex] = [:]
     private var blocks: [Candidate.Part] = []
@@ -69,7 +71,14 @@ final class Similarity: Gate, @unchecked Sendable {
             return Verdict(.reject("rescaled"), evidence)
         }
 
-        if let found = changes[shape]?.nearest(to: change.sketch.bytes, below: history.verdicts) {
+        // Nobody is kept from doing better what was not good enough; what was taken is not taken twice.
+        let author = candidate.context["author"]?.string ?? ""
+        let alike = changes[shape]?.nearest(
+            to: change.sketch.bytes, below: history.verdicts,
+            where: { owners[$0]?.contains(author) != true })
+        if let found = alike {
+            evidence["nearest_candidate"] = try candidate.verdict(found.number, evidenceOf: [])[
+                "candidate"]
             evidence["nearest_change"] = .int(Int64(found.number))
             evidence["nearest_change_ppm"] = .int(found.similarity)
             if found.similarity >= threshold {
@@ -98,6 +107,7 @@ final class Similarity: Gate, @unchecked Sendable {
     private func readChanges(_ candidate: borrowing Candidate, _ count: Int) throws(PluginError) {
         while verdicts < count {
             let verdict = try candidate.verdict(verdicts, evidenceOf: [Self.name])
+            if verdict["outcome"]?.string == "reject" { owners[verdicts] = owners(of: verdict) }
             if case .array(let all)? = verdict["evidence"] {
                 for entry in all {
                     guard let shape = entry["evidence"]?["shape"]?.string,
@@ -108,6 +118,20 @@ final class Similarity: Gate, @unchecked Sendable {
             }
             verdicts += 1
         }
+    }
+
+    /// Who may go on from a change that was rejected: who signed it, and whose rejected change it was a copy of, since a
+    /// copy must not keep an author from work that nobody else may do.
+    private func owners(of verdict: JSONValue) -> Set<String> {
+        let header = verdict["block"]?.string.flatMap { try? JSONValue(parsing: Array($0.utf8)) }
+        var owners = Set(header?["miner_pub"]?.string.map { [$0] } ?? [])
+        if verdict["reason"]?.string == "\(Self.name)/copied-change",
+            case .array(let all)? = verdict["evidence"],
+            let original = all.last?["evidence"]?["nearest_change"]?.int
+        {
+            owners.formUnion(self.owners[Int(original)] ?? [])
+        }
+        return owners
     }
 
     /// Takes in the parts that joined a model since.

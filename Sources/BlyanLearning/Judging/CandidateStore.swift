@@ -267,6 +267,21 @@ package final class CandidateStore: @unchecked Sendable {
         for payload in Set(forgotten).subtracting(needed) { remove(payload) }
     }
 
+    /// Deletes the payloads of blocks that were refused, unless other candidates have them.
+    ///
+    /// While ``holdingPayloads(_:)`` runs, or the file of a candidate cannot be read, they stay until the home is opened next.
+    ///
+    /// - Parameter remove: deletes a payload that no block names.
+    func discard(_ blocks: [Block], _ remove: (Digest) -> Void) {
+        lock.lock()
+        defer { lock.unlock() }
+        guard holders == 0, !isDamaged else { return }
+        let needed = Set((waiting + rejected).flatMap(\.blocks).compactMap(\.header.payloadHash))
+        for payload in Set(blocks.compactMap(\.header.payloadHash)).subtracting(needed) {
+            remove(payload)
+        }
+    }
+
     /// Takes up the payloads of candidates that verdicts on chain have rejected, as of now: a copy of a home may come with
     /// nothing but blocks and payloads, and whoever audits a verdict needs what was judged.
     ///

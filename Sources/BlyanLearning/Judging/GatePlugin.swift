@@ -116,10 +116,24 @@ internal import Synchronization
         }
         let bytes = unsafe UnsafeRawBufferPointer(
             start: room.pointer, count: Int(verdict.evidence_length))
-        guard let evidence = try? JSONValue(canonical: unsafe Array(bytes)),
-            case .object = evidence
-        else { throw bad("gave evidence that is no canonical JSON object") }
-        return Answer(outcome: outcome, reason: reason, evidence: evidence)
+        return Answer(outcome: outcome, reason: reason, evidence: try evidence(unsafe Array(bytes)))
+    }
+
+    /// Evidence that a receipt can hold.
+    private func evidence(_ bytes: [UInt8]) throws(KernelError) -> JSONValue {
+        let depth = VerdictDocument.evidenceDepth
+        var what = "is no canonical JSON object"
+        do throws(JSONError) {
+            var end = 0
+            let evidence = try JSONValue(canonicalIn: bytes, at: &end, depth: depth)
+            if case .object = evidence, end == bytes.count { return evidence }
+        } catch {
+            if error.isLimit {
+                what =
+                    "nests deeper than the \(JSONValue.depthLimit - depth) levels that a receipt has for it"
+            }
+        }
+        throw KernelError(.plugin, "the gate \(plugin.manifest.name) gave evidence that \(what)")
     }
 }
 

@@ -13,25 +13,7 @@ extension Judge {
     /// - Throws: ``KernelError`` or ``ModelError`` saying what is wrong with it, and what to do.
     package func submit(_ block: Block, router: Block? = nil) throws {
         let hash = block.hash
-        if let known = verdict(of: hash) {
-            throw KernelError(
-                .rule,
-                "candidate \(hash) was judged already: \(known.header.metadata["outcome"]?.string ?? ""), verdict block \(known.hash)"
-            )
-        }
-        let work = Self.work(block, router)
-        if let waiting = candidates.queue.first(where: {
-            Self.work($0.block, $0.router) == work
-        }) {
-            throw KernelError(
-                .rule,
-                waiting.block.hash == hash
-                    ? "candidate \(hash) waits for its verdict already"
-                    : "the same work waits for its verdict already, as candidate \(waiting.block.hash)",
-                hint:
-                    "`blyan candidate list` shows it, `blyan candidate judge \(waiting.block.hash.description.prefix(16))` has it judged"
-            )
-        }
+        try checkIsNew(block, router)
         let policy = try currentPolicy()
         for block in [block] + (router.map { [$0] } ?? []) where !block.isSignatureValid {
             throw KernelError(
@@ -54,8 +36,42 @@ extension Judge {
         }
         try candidates.holdingPayloads {
             for change in try place(block, router).changes { try checkPayload(change.block) }
-            try host.admit(block.header.miner)
-            try candidates.add(block, router: router, received: now)
+            // One at a time: of two that ask before either waits, both would have the author's last upload.
+            try taking.withLock {
+                try checkIsNew(block, router)
+                try host.admit(block.header.miner)
+                try candidates.add(block, router: router, received: now)
+            }
+        }
+    }
+
+    /// Deletes the payloads of blocks that were refused, unless a block or a candidate has them.
+    package func discard(_ blocks: [Block]) {
+        candidates.discard(blocks) { payload in try? host.store.remove(payload: payload) }
+    }
+
+    /// That neither a candidate nor the same work waits, and that it was not judged.
+    private func checkIsNew(_ block: Block, _ router: Block?) throws {
+        let hash = block.hash
+        let work = Self.work(block, router)
+        if let waiting = candidates.queue.first(where: {
+            Self.work($0.block, $0.router) == work
+        }) {
+            throw KernelError(
+                .rule,
+                waiting.block.hash == hash
+                    ? "candidate \(hash) waits for its verdict already"
+                    : "the same work waits for its verdict already, as candidate \(waiting.block.hash)",
+                hint:
+                    "`blyan candidate list` shows it, `blyan candidate judge \(waiting.block.hash.description.prefix(16))` has it judged"
+            )
+        }
+        // Its verdict is known before its wait ends, so that it is found here if it is there no more.
+        if let known = verdict(of: hash) {
+            throw KernelError(
+                .rule,
+                "candidate \(hash) was judged already: \(known.header.metadata["outcome"]?.string ?? ""), verdict block \(known.hash)"
+            )
         }
     }
 
@@ -132,9 +148,7 @@ extension Judge {
             throw KernelError(
                 .rule,
                 "candidate \(block.hash) replaces \(header.previous?.description.prefix(12) ?? "nothing") of \(header.expertName), and the current version is \(current.description.prefix(12)): somebody was faster",
-                hint:
-                    "train from the current version: export it again with `blyan expert export \(header.expertName)`, or mine again: it begins from the current version"
-            )
+                hint: Self.rebasing(header.expertName))
         }
         let others = other.map { [$0] } ?? []
         let index = max(parent.header.index, other?.header.index ?? 0) + 1
@@ -152,6 +166,11 @@ extension Judge {
                 "has the version \(header.version), expected one above \(parent.header.version)")
         }
         return Change(block: block, parent: parent)
+    }
+
+    /// How the author of a version goes on whose parent was replaced.
+    static func rebasing(_ part: String) -> String {
+        "train from the current version: export it again with `blyan expert export \(part)`, or mine again: it begins from the current version"
     }
 
     private func checkPayload(_ block: Block) throws {

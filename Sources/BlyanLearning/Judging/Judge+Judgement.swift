@@ -15,6 +15,14 @@ extension Judge {
         /// The version block that made the candidate current; nil unless it was accepted.
         package let version: Block?
 
+        /// What is told of a candidate that another one overtook while it waited, and how its author goes on; nil for others.
+        package var overtaken: (message: String, hint: String)? {
+            guard outcome == .reject, let gate = gates.last, gate.isReplaced,
+                let message = gate.evidence["error"]?.string
+            else { return nil }
+            return (message, Judge.rebasing(candidate.header.expertName))
+        }
+
         /// Whether a verdict, this one or another, is to be signed by more validators first.
         package var awaitsSignatures: Bool { outcome == .defer && reason.hasPrefix("signatures/") }
 
@@ -29,6 +37,9 @@ extension Judge {
 }
 
 extension VerdictDocument.Gate {
+    /// Whether this is ``replaced(_:)``.
+    fileprivate var isReplaced: Bool { name == "intake" && reason == "parent-replaced" }
+
     /// What is said of a candidate that cannot stand in the model as it is by its turn, in the place of all gates.
     static func replaced(_ error: KernelError) -> VerdictDocument.Gate {
         VerdictDocument.Gate(

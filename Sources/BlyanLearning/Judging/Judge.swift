@@ -3,7 +3,8 @@ package import BlyanKernel
 internal import BlyanModel
 internal import Foundation
 
-// Unchecked: `lock` guards the mutable state, `judging` is held for a judgement, `adding` while a shard is committed.
+// Unchecked: `lock` guards the mutable state, `judging` is held for a judgement, `adding` while a shard is committed,
+// `taking` while a candidate is taken: of these `lock` alone is taken inside it.
 /// Takes candidates for better experts, has the gates judge them, and writes what came of it.
 ///
 /// A candidate is a signed block of chain B that stands nowhere yet: its hash is committed before any text is drawn, and
@@ -16,6 +17,7 @@ package final class Judge: @unchecked Sendable {
     let lock = NSLock()
     let judging = NSLock()
     let adding = NSLock()
+    let taking = NSLock()
     var index: VerdictIndex
     var shards: [Digest: PoolShard] = [:]
     /// By candidate, what a gate, the reward policy or writing the verdict failed with last.

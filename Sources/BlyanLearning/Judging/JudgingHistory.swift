@@ -53,6 +53,7 @@ extension VerdictDocument {
     package func summary(of gates: Set<String>) -> JSONValue {
         .object([
             "block": .string(String(decoding: block.line, as: UTF8.self)),
+            "candidate": .string(block.hash.description),
             "outcome": .string(outcome), "reason": .string(reason), "received": .int(received),
             "evidence": .array(
                 self.gates.filter { gates.contains($0.name) }.map {

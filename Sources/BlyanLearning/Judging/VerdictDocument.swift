@@ -77,6 +77,8 @@ package struct VerdictDocument: Sendable, Equatable {
     package var signatures: [String: String] = [:]
 
     package static let format = "blyan-verdict/1"
+    /// Arrays and objects that a gate's evidence lies in.
+    static let evidenceDepth = 3
     /// The kind of statement that validators sign.
     package static let kind = "verdict"
 

@@ -74,24 +74,46 @@ extension Node {
     ) throws -> Judge.Judgement {
         let judge = try judge(passphrase: passphrase)
         return try Background(yields: true) { [self] in
-            let bits =
-                try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
-            let block = try holdingPayloads {
-                let contribution = Contribution(to: model, store: store, plugins: plugins)
+            let block = try submit(
+                part, trained.result.tensors, router: trained.result.router, to: model, key: key,
+                judge: judge)
+            trained.miner.end()
+            return try judge.judge(block.hash)
+        }.value()
+    }
+
+    /// Makes, signs, stamps and submits a candidate, a new version of its layer's router along with it as a pair.
+    ///
+    /// - Parameter router: the tensors of that version.
+    /// - Returns: The candidate, which waits for its verdict.
+    /// - Throws: What making or submitting throws. Nothing is written for an author who has no upload left; what was written
+    ///   of one that is refused goes again, unless other payloads are being written: then when the home is opened next.
+    package func submit(
+        _ part: String, _ tensors: [ExpertFile.Tensor], router: [ExpertFile.Tensor]?,
+        to model: LoadedModel, key: SigningKey, judge: Judge
+    ) throws -> Block {
+        try admit(author: key.publicKey)
+        let bits = try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
+        let contribution = Contribution(to: model, store: store, plugins: plugins)
+        var made: [Block] = []
+        do {
+            return try holdingPayloads {
                 // The stamp is the expert's, whose hash commits to the router.
-                let router = try trained.result.router.map {
+                let changed = try router.map {
                     try contribution.block(
                         Miner.router(of: part, in: model.model), $0, key: key, bits: 0,
                         now: Node.now())
                 }
+                if let changed { made.append(changed) }
                 let block = try contribution.block(
-                    part, trained.result.tensors, with: router, key: key, bits: bits,
-                    now: Node.now())
-                try judge.submit(block, router: router)
+                    part, tensors, with: changed, key: key, bits: bits, now: Node.now())
+                made.append(block)
+                try judge.submit(block, router: changed)
                 return block
             }
-            trained.miner.end()
-            return try judge.judge(block.hash)
-        }.value()
+        } catch {
+            judge.discard(made)
+            throw error
+        }
     }
 }

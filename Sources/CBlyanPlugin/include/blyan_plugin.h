@@ -390,9 +390,9 @@ typedef struct blyan_verdict {
     uint32_t evidence_length; /**< bytes of evidence that the gate has, also where they did not fit */
     uint32_t reason_length;
     uint64_t evidence_capacity;
-    char *evidence;        /**< caller's buffer for a canonical JSON object: integers in stated units, no floats. A gate
-                                that measures improvement gives it as "improvement_ppb", its bounds as "lower_ppb" and
-                                "upper_ppb" and what the lower one must exceed as "delta_ppb": rewards follow from them */
+    char *evidence;        /**< caller's buffer for a canonical JSON object, 5 levels deep at most: integers in stated units,
+                                no floats. A gate that measures improvement gives it as "improvement_ppb", its bounds as
+                                "lower_ppb", "upper_ppb" and what the lower must exceed as "delta_ppb": rewards follow */
     char reason[BLYAN_REASON_MAX + 1]; /**< with REJECT and DEFER the gate's own code, [a-z0-9-], not terminated */
 } blyan_verdict;
 
@@ -476,9 +476,9 @@ typedef struct blyan_history {
     uint32_t reserved;
     /** How many verdicts and parts there are. [any-thread] */
     blyan_status (*count)(const blyan_candidate *candidate, uint64_t *verdicts, uint64_t *parts, blyan_error *error);
-    /** Verdict number `index`, oldest first, as canonical JSON: {"block": the candidate's signed header, "evidence":
-     *  [{"gate", "part", "evidence"}], "outcome", "reason", "received"}, with the evidence of the gates that `gates`
-     *  names, separated by spaces. *length = its bytes; BLYAN_E_CAPACITY if there is no room for them. [any-thread] */
+    /** Verdict number `index`, oldest first, as canonical JSON: {"block": the candidate's signed header, "candidate":
+     *  its hash, "evidence": [{"gate", "part", "evidence"}], "outcome", "reason", "received"}, with the evidence of the gates
+     *  that `gates` names, separated by spaces. *length = its bytes; BLYAN_E_CAPACITY if there is no room. [any-thread] */
     blyan_status (*verdict)(const blyan_candidate *candidate, uint64_t index, blyan_string gates, char *json,
                             uint64_t capacity, uint64_t *length, blyan_error *error);
     /** Part number `index`, in the order in which they joined. Its numbers: subject BLYAN_SUBJECT_PART + index of

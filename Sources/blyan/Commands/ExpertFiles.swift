@@ -140,17 +140,8 @@ struct ExpertSubmit: NodeCommand {
         }
         let key = try author.key(node, console, of: self)
         let judge = try node.judge(passphrase: console.nodePassphrase)
-        let bits = try judge.currentPolicy()?.policy.stampBits ?? JudgingPolicy.usualStampBits
-        let contribution = Contribution(to: loaded, store: node.store, plugins: node.plugins)
-        let block = try node.holdingPayloads {
-            let changed = try routerTensors.map {
-                try contribution.block(routerName, $0, key: key, bits: 0, now: now())
-            }
-            let block = try contribution.block(
-                name, tensors, with: changed, key: key, bits: bits, now: now())
-            try judge.submit(block, router: changed)
-            return block
-        }
+        let block = try node.submit(
+            name, tensors, router: routerTensors, to: loaded, key: key, judge: judge)
         console.noteIfBusy(judge)
         let made = try judge.judge(block.hash)
         if json { try console.printJSON(console.json(made)) } else { try console.print(made) }
