@@ -228,14 +228,19 @@ public final class Node: @unchecked Sendable {
 
     /// A version of a model.
     ///
-    /// - Parameter keeps: it serves whoever asks next; an older version serves its caller alone.
-    private func model(_ found: CatalogModel, keeps: Bool) throws -> LoadedModel {
+    /// - Parameters:
+    ///   - keeps: it serves whoever asks next; an older version serves its caller alone.
+    ///   - router: another one than requests get.
+    private func model(
+        _ found: CatalogModel, keeps: Bool, by router: RouterPlugin? = nil
+    ) throws -> LoadedModel {
         loadLock.lock()
         defer { loadLock.unlock() }
         let plugins = plugins
         let manifest = plugins.node
         let version = found.version?.hash
-        if let known = lock.withLock({ loaded[found.meta.hash] }),
+        let isServed = router.map { $0.plugin === (try? plugins.router().plugin) } ?? true
+        if isServed, let known = lock.withLock({ loaded[found.meta.hash] }),
             known.generation == plugins.generation, known.version == version
         {
             return known.model
@@ -251,7 +256,7 @@ public final class Node: @unchecked Sendable {
             found, store: store, mode: mode, budget: manifest.cacheBudget, threads: threads,
             library: manifest.promptLibrary(),
             format: { [plugins] in try plugins.format(for: $0) },
-            router: { [plugins] in try plugins.router() },
+            router: { [plugins] in try router ?? plugins.router() },
             onLoad: {
                 uses.count($0)
                 messages.publish($0, to: .expertLoaded)
@@ -282,7 +287,8 @@ public final class Node: @unchecked Sendable {
                 Judge.Host(
                     store: store, key: { [unowned self] in try signingKey() },
                     plugins: { [unowned self] in plugins },
-                    model: { [unowned self] in try model($0, keeps: false) }, threads: threads,
+                    model: { [unowned self] in try model($0, keeps: false, by: $1) },
+                    threads: threads,
                     clock: { Self.now() },
                     onStored: { messages.publish(BlockStored($0), to: .blockStored) },
                     onJudged: {
@@ -300,15 +306,16 @@ public final class Node: @unchecked Sendable {
         }
     }
 
-    /// Writes the gates that are enabled now as the policy that candidates are judged by, if there is a policy and it has others.
+    /// Writes the gates and the router that are enabled now as the policy that candidates are judged by, if there is a policy and
+    /// it has others.
     ///
     /// - Returns: The policy block, durable; nil if nothing changed.
-    /// - Throws: What loading the gates, signing or appending throws.
+    /// - Throws: What loading these plugins, signing or appending throws.
     package func adoptPolicy(passphrase: (@Sendable () throws -> [UInt8])? = nil) throws -> Block? {
         let judge = try judge()
-        guard let current = try judge.currentPolicy() else { return nil }
-        let gates = try plugins.gates().map(JudgingPolicy.gate)
-        guard !current.policy.hasSameGates(as: gates) else { return nil }
+        guard let current = try judge.currentPolicy(), try !current.policy.isOf(plugins) else {
+            return nil
+        }
         return try self.judge(passphrase: passphrase ?? self.passphrase).adoptPolicy()
     }
 

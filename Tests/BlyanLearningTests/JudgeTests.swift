@@ -289,7 +289,7 @@ import Testing
     ) -> Judge.Host {
         Judge.Host(
             store: node.store, key: { try node.signingKey() }, plugins: { node.plugins },
-            model: { _ in try model?() ?? node.model(nil) }, threads: 1,
+            model: { _, _ in try model?() ?? node.model(nil) }, threads: 1,
             clock: { Int64(Date().timeIntervalSince1970 * 1000) }, onStored: { _ in },
             append: append)
     }

@@ -62,6 +62,28 @@ import Testing
         }
     }
 
+    /// What a node serves with says nothing about what was judged: the policy on chain A does.
+    @Test func theRouterIsThatOfThePolicy() throws {
+        let shop = try Workshop("rewards: flat")
+        let verdict = try #require(try shop.submit().verdict).hash.description
+        shop.close()
+        let file = shop.home.folder.appendingPathComponent("node.yaml")
+        let text = try String(contentsOf: file, encoding: .utf8)
+        try Data(text.replacing("router: topk", with: "router: layer-capped").utf8).write(to: file)
+        #expect(try shop.home.succeed("audit", verdict).hasSuffix("audit     agrees\n"))
+        #expect(try shop.home.succeed("plugin", "reload").hasPrefix("policy     "))
+        #expect(try !shop.home.succeed("plugin", "reload").contains("policy     "))
+        let policy = try #require(try shop.node.judge().currentPolicy()?.policy)
+        #expect(policy.router?.name == "layer-capped")
+        #expect(try shop.submit(factor: 1.02).outcome == .accept)
+        shop.close()
+        #expect(try shop.home.succeed("audit", verdict).hasSuffix("audit     agrees\n"))
+        try FileManager.default.removeItem(
+            at: shop.home.folder.appendingPathComponent("plugins/topk.yaml"))
+        try shop.home.fail(
+            "audit", verdict, naming: ["the router topk 1.0.1", "blyan plugin trust topk"])
+    }
+
     @Test func anAlteredAmountIsFound() throws {
         let shop = try Workshop("rewards: flat")
         let judgement = try shop.submit(by: Workshop.key(62))

@@ -36,8 +36,8 @@ public struct PluginManifest: Sendable {
     public let payloadTypes: [String]
     /// Extensions of foreign files that a format reads, without the dot.
     public let fileExtensions: [String]
-    /// The configuration, an empty object if the manifest has none.
-    public let config: YAMLNode
+    /// The configuration, an empty object if the manifest has none; the chain may ask for another one.
+    package(set) public var config: YAMLNode
 
     /// Reads and checks a manifest.
     ///

@@ -9,8 +9,8 @@ extension Judge {
         package let key: @Sendable () throws -> SigningKey
         /// The plugins of now.
         package let plugins: @Sendable () -> PluginSet
-        /// A model as a version block has it.
-        package let model: @Sendable (CatalogModel) throws -> LoadedModel
+        /// A model as a version block has it, by a router or, with nil, by the node's own.
+        package let model: @Sendable (CatalogModel, RouterPlugin?) throws -> LoadedModel
         package let threads: Int
         /// UTC milliseconds.
         package let clock: @Sendable () -> Int64
@@ -33,7 +33,8 @@ extension Judge {
         package init(
             store: ChainStore, key: @escaping @Sendable () throws -> SigningKey,
             plugins: @escaping @Sendable () -> PluginSet,
-            model: @escaping @Sendable (CatalogModel) throws -> LoadedModel, threads: Int,
+            model: @escaping @Sendable (CatalogModel, RouterPlugin?) throws -> LoadedModel,
+            threads: Int,
             clock: @escaping @Sendable () -> Int64, onStored: @escaping @Sendable (Block) -> Void,
             onJudged: @escaping @Sendable (Block, Result<Judgement, any Error>) -> Void = { _, _ in
             },

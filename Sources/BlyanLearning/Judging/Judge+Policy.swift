@@ -22,27 +22,35 @@ extension Judge {
         return try JudgingPolicy(document)
     }
 
-    /// Writes a policy with the gates that are enabled now, unless the newest has the same.
+    /// Writes a policy with the gates and the router that are enabled now, unless the newest has the same.
     ///
     /// - Returns: The policy block that governs from here on.
-    /// - Throws: What loading the gates, signing or appending throws.
+    /// - Throws: What loading these plugins, signing or appending throws.
     @discardableResult
     package func adoptPolicy() throws -> Block {
-        let gates = try host.plugins().gates().map(JudgingPolicy.gate)
+        let plugins = host.plugins()
         let old = try currentPolicy()
-        if let old, old.policy.hasSameGates(as: gates) { return old.block }
-        return try write(gates, after: old?.policy, secretNumber: old?.policy.secretNumber ?? 0)
+        if let old, try old.policy.isOf(plugins) { return old.block }
+        return try write(
+            JudgingPolicy.gates(of: plugins), JudgingPolicy.router(of: plugins),
+            after: old?.policy, secretNumber: old?.policy.secretNumber ?? 0)
     }
 
-    /// The policy that judges now: the first one if there was none, with fresh commitments if the last are used up.
+    /// The policy that judges now: the first one if there was none, with fresh commitments if the last are used up, and with
+    /// this node's router if it is from before policies named one.
     ///
     /// - Throws: ``KernelError/Code/config`` if it has no gates.
     func policyForJudging() throws -> (block: Block, policy: JudgingPolicy) {
         if let current = try currentPolicy() {
             let number = current.policy.secretNumber
             let revealed = lock.withLock { index.revealed[number] ?? 0 }
-            guard revealed >= SecretChain.length else { return try withGates(current) }
-            _ = try write(current.policy.gates, after: current.policy, secretNumber: number + 1)
+            let isUsedUp = revealed >= SecretChain.length
+            // What judges from here on is on chain: nobody chooses it candidate by candidate.
+            let router = try current.policy.router ?? JudgingPolicy.router(of: host.plugins())
+            guard isUsedUp || router != current.policy.router else { return try withGates(current) }
+            _ = try write(
+                current.policy.gates, router, after: current.policy,
+                secretNumber: isUsedUp ? number + 1 : number)
         } else {
             try adoptPolicy()
         }
@@ -62,13 +70,14 @@ extension Judge {
     }
 
     private func write(
-        _ gates: [JudgingPolicy.Gate], after old: JudgingPolicy?, secretNumber: Int64
+        _ gates: [JudgingPolicy.Plugin], _ router: JudgingPolicy.Plugin?,
+        after old: JudgingPolicy?, secretNumber: Int64
     ) throws -> Block {
         let key = try host.key()
         let secrets = try SecretChain(
             key: key, genesis: host.store.genesis ?? .zero, number: secretNumber)
         var policy = JudgingPolicy(
-            gates: gates, commitments: [key.publicKey: secrets.commitment],
+            gates: gates, router: router, commitments: [key.publicKey: secrets.commitment],
             secretNumber: secretNumber)
         if let old {
             policy.judgementsPerShard = old.judgementsPerShard

@@ -143,7 +143,7 @@ extension Judge {
 
     /// The enabled gate that asks for the most documents, and how many: what its setting `least_documents` says.
     private func leastDocuments() throws -> (gate: String, least: Int64)? {
-        try host.plugins().gates().map(JudgingPolicy.gate).compactMap { gate in
+        try JudgingPolicy.gates(of: host.plugins()).compactMap { gate in
             gate.config["least_documents"]?.int.map { (gate.name, $0) }
         }.max { $0.1 < $1.1 }
     }

@@ -13,13 +13,14 @@ internal import Foundation
 package final class Judge: @unchecked Sendable {
     let host: Host
     package let candidates: CandidateStore
-    let cache = LossCache()
     let lock = NSLock()
     let judging = NSLock()
     let adding = NSLock()
     let taking = NSLock()
     var index: VerdictIndex
     var shards: [Digest: PoolShard] = [:]
+    /// Losses by the router that was used last.
+    var losses: (router: LoadedPlugin?, known: LossCache) = (nil, LossCache())
     /// By candidate, what a gate, the reward policy or writing the verdict failed with last.
     var faults: [Digest: String] = [:]
 
@@ -167,13 +168,14 @@ package final class Judge: @unchecked Sendable {
         _ draw: VerdictDocument.Draw?, _ shard: PoolShard?, received: Int64,
         history: JudgingHistory, isReview: Bool = false, isAudit: Bool = false
     ) throws -> (gates: [VerdictDocument.Gate], readsText: Bool) {
-        let loaded = try host.model(model)
+        let router = try router(policy)
+        let loaded = try host.model(model, router)
         let evaluator = shard.flatMap { shard in
             draw.map { draw in
                 Evaluator(
                     model: loaded, blocks: changes.map(\.block),
                     parents: isReview ? changes.map(\.parent) : nil, shard: shard,
-                    seed: draw.seed, threads: host.threads, cache: cache,
+                    seed: draw.seed, threads: host.threads, cache: losses(by: router),
                     library: isAudit ? nil : GemmLibrary.openBLAS())
             }
         }
@@ -246,7 +248,7 @@ package final class Judge: @unchecked Sendable {
 
     /// The gates that a policy names, as they are loaded here.
     private func gates(_ policy: JudgingPolicy) throws -> [LoadedPlugin] {
-        let loaded = try host.plugins().gates().map { ($0, try JudgingPolicy.gate($0)) }
+        let loaded = try host.plugins().gates().map { ($0, try JudgingPolicy.plugin($0)) }
         return try policy.gates.map { wanted in
             let named = loaded.filter { $0.1.name == wanted.name }
             if let found = named.first(where: { $0.1.isSame(as: wanted) }) { return found.0 }

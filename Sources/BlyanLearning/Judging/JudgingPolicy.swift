@@ -1,11 +1,11 @@
 package import BlyanJSON
 package import BlyanKernel
-internal import BlyanYAML
+package import BlyanModel
 
 /// By what candidates are judged: the document of a `policy` block on chain A.
 package struct JudgingPolicy: Sendable, Equatable {
-    /// One gate: what identifies it, and the library that was seen.
-    package struct Gate: Sendable, Equatable {
+    /// A gate, or the router: what identifies it, and the library that was seen.
+    package struct Plugin: Sendable, Equatable {
         package let name: String
         package let version: String
         /// Its configuration.
@@ -13,14 +13,17 @@ package struct JudgingPolicy: Sendable, Equatable {
         /// SHA-256 of the library, as evidence: any build that does the same may serve.
         package let library: String
 
-        /// Whether another gate judges the same, whatever library does it.
-        package func isSame(as other: Gate) -> Bool {
+        /// Whether another one does the same, whatever library does it.
+        package func isSame(as other: Plugin) -> Bool {
             name == other.name && version == other.version && config == other.config
         }
     }
 
     /// The gates in their order.
-    package var gates: [Gate]
+    package var gates: [Plugin]
+    /// The router by which models compute the losses that gates ask for; nil where the node that wrote the policy had none, and
+    /// in policies from before they named one: then the node's own.
+    package var router: Plugin?
     /// Each validator's commitment to its secrets, by public key.
     package var commitments: [String: Digest]
     /// Which of a validator's secret chains these are.
@@ -37,44 +40,54 @@ package struct JudgingPolicy: Sendable, Equatable {
     package static let usualJudgementsPerShard: Int64 = 32
 
     /// A policy with what is usual for the rest.
-    package init(gates: [Gate], commitments: [String: Digest], secretNumber: Int64) {
+    package init(
+        gates: [Plugin], router: Plugin?, commitments: [String: Digest], secretNumber: Int64
+    ) {
         self.gates = gates
+        self.router = router
         self.commitments = commitments
         self.secretNumber = secretNumber
         judgementsPerShard = Self.usualJudgementsPerShard
         stampBits = Self.usualStampBits
     }
 
-    /// What identifies a gate that is loaded.
-    package static func gate(_ plugin: LoadedPlugin) throws(KernelError) -> Gate {
-        let text = plugin.manifest.config.json
-        guard let config = try? JSONValue(parsing: Array(text.utf8)) else {
+    /// What identifies a plugin that is loaded.
+    package static func plugin(_ plugin: LoadedPlugin) throws(KernelError) -> Plugin {
+        guard let config = plugin.manifest.canonicalConfig else {
             throw KernelError(
                 .config,
-                "\(plugin.manifest.path): the configuration of a gate goes on chain, and holds a number with a fraction",
+                "\(plugin.manifest.path): the configuration of a \(plugin.manifest.kind.noun) goes on chain, and holds a number with a fraction",
                 hint: "state it in integers")
         }
-        return Gate(
+        return Plugin(
             name: plugin.manifest.name, version: plugin.manifest.version, config: config,
             library: plugin.sha256.description)
     }
 
+    /// The gates that a node's manifest enables.
+    package static func gates(of plugins: PluginSet) throws(KernelError) -> [Plugin] {
+        var gates: [Plugin] = []
+        for gate in try plugins.gates() { gates.append(try plugin(gate)) }
+        return gates
+    }
+
+    /// The router that a node's manifest enables, or nil.
+    package static func router(of plugins: PluginSet) throws(KernelError) -> Plugin? {
+        plugins.node.router == nil ? nil : try plugin(plugins.router().plugin)
+    }
+
     /// The document.
     package var document: JSONValue {
-        .object([
+        var members: [String: JSONValue] = [
             "format": .string(Self.format),
-            "gates": .array(
-                gates.map {
-                    .object([
-                        "name": .string($0.name), "version": .string($0.version),
-                        "config": $0.config, "library": .string($0.library),
-                    ])
-                }),
+            "gates": .array(gates.map(\.document)),
             "commitments": .object(commitments.mapValues { .string($0.description) }),
             "secret_number": .int(secretNumber),
             "judgements_per_shard": .int(judgementsPerShard),
             "stamp_bits": .int(stampBits),
-        ])
+        ]
+        members["router"] = router?.document
+        return .object(members)
     }
 
     /// Reads a document.
@@ -90,10 +103,12 @@ package struct JudgingPolicy: Sendable, Equatable {
         else { throw bad }
         gates = []
         for gate in list {
-            guard let name = gate["name"]?.string, let version = gate["version"]?.string,
-                let config = gate["config"], let library = gate["library"]?.string
-            else { throw bad }
-            gates.append(Gate(name: name, version: version, config: config, library: library))
+            guard let gate = Plugin(gate) else { throw bad }
+            gates.append(gate)
+        }
+        if let value = document["router"] {
+            guard let named = Plugin(value) else { throw bad }
+            router = named
         }
         commitments = [:]
         for (key, value) in keys {
@@ -105,9 +120,27 @@ package struct JudgingPolicy: Sendable, Equatable {
         stampBits = bits
     }
 
-    /// Whether other gates judge the same: what identifies them is equal, whatever library does it.
-    package func hasSameGates(as other: [Gate]) -> Bool {
-        gates.count == other.count
-            && zip(gates, other).allSatisfy { $0.isSame(as: $1) }
+    /// Whether a node's manifest enables the same gates and router: what identifies them is equal, whatever library does it.
+    package func isOf(_ plugins: PluginSet) throws(KernelError) -> Bool {
+        let (others, other) = (try Self.gates(of: plugins), try Self.router(of: plugins))
+        return gates.count == others.count
+            && zip(gates, others).allSatisfy { $0.isSame(as: $1) }
+            && (other.map { router?.isSame(as: $0) == true } ?? (router == nil))
+    }
+}
+
+extension JudgingPolicy.Plugin {
+    fileprivate var document: JSONValue {
+        .object([
+            "name": .string(name), "version": .string(version), "config": config,
+            "library": .string(library),
+        ])
+    }
+
+    fileprivate init?(_ document: JSONValue) {
+        guard let name = document["name"]?.string, let version = document["version"]?.string,
+            let config = document["config"], let library = document["library"]?.string
+        else { return nil }
+        self.init(name: name, version: version, config: config, library: library)
     }
 }

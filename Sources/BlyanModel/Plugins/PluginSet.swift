@@ -1,4 +1,6 @@
+package import BlyanJSON
 public import BlyanKernel
+internal import BlyanYAML
 internal import Synchronization
 
 /// The plugins of one node manifest: what a request pins when it starts and keeps to its end.
@@ -17,6 +19,8 @@ public final class PluginSet: Sendable {
     private let policies = Mutex<[String: RewardPlugin]>([:])
     /// Reward policies that the chain asks for and the manifest does not list, as they were loaded last.
     private let unlisted = Mutex<[String: LoadedPlugin]>([:])
+    /// Routers as the chain asks for them and the manifest does not, by name, version and configuration.
+    private let routers = Mutex<[String: RouterPlugin]>([:])
 
     /// The first generation; nothing is loaded yet.
     public convenience init(_ node: NodeManifest, host: PluginHost) {
@@ -113,6 +117,36 @@ public final class PluginSet: Sendable {
         return try typed(name, .router, RouterPlugin.init)
     }
 
+    /// A router that the chain asks for, whether the manifest names it or not: its manifest must be in the plugin folder, and
+    /// its library trusted.
+    ///
+    /// The configuration is the chain's, whatever the router's manifest says.
+    /// - Throws: as ``router()``, or that another version is here.
+    package func router(
+        named name: String, version: String, config: JSONValue
+    ) throws(KernelError) -> RouterPlugin {
+        var manifest = try manifest(of: name, as: .router)
+        guard manifest.version == version else {
+            throw KernelError(
+                .plugin, "\(manifest.path) is of version \(manifest.version), expected \(version)",
+                hint: "install version \(version) of \(name)")
+        }
+        if node.router == name, manifest.canonicalConfig == config { return try router() }
+        let text = String(decoding: config.canonical(), as: UTF8.self)
+        let key = "\(name) \(version) \(text)"
+        if let known = routers.withLock({ $0[key] }) { return known }
+        let path = manifest.path
+        manifest.config = try KernelError.reading { () throws(YAMLError) in
+            try YAMLReader.read(text, file: path)
+        }
+        let made = try RouterPlugin(host.load(manifest, libraryFolders: node.libraryFolders))
+        return routers.withLock { routers in
+            let kept = routers[key] ?? made
+            routers[key] = kept
+            return kept
+        }
+    }
+
     /// The gates that candidates pass, in the manifest's order.
     ///
     /// - Throws: as ``plugin(_:)``.
@@ -147,14 +181,8 @@ public final class PluginSet: Sendable {
             if let last = unlisted.withLock({ $0[name] }), PluginCall.fault(of: last) != nil {
                 return try RewardPlugin(last)
             }
-            let manifest = try manifest(ofPolicy: name)
-            guard manifest.kind == .reward else {
-                throw KernelError(
-                    .config,
-                    "\(manifest.path) declares the \(manifest.kind.rawValue) \"\(name)\", expected a reward"
-                )
-            }
-            let plugin = try host.load(manifest, libraryFolders: node.libraryFolders)
+            let plugin = try host.load(
+                manifest(of: name, as: .reward), libraryFolders: node.libraryFolders)
             unlisted.withLock { $0[name] = plugin }
             return try RewardPlugin(plugin)
         }
@@ -165,8 +193,26 @@ public final class PluginSet: Sendable {
     /// - Throws: ``KernelError`` with code `io` or `config` if it cannot be read.
     package func manifest(ofPolicy name: String) throws(KernelError) -> PluginManifest {
         if let known = policies.withLock({ $0[name] }) { return known.plugin.manifest }
+        return try manifest(named: name)
+    }
+
+    private func manifest(named name: String) throws(KernelError) -> PluginManifest {
         guard let listed = manifests[name] else { return try Self.manifest(of: name, node) }
         return try listed.get()
+    }
+
+    /// The manifest of a plugin that the chain asks for.
+    private func manifest(
+        of name: String, as kind: PluginManifest.Kind
+    ) throws(KernelError) -> PluginManifest {
+        let manifest = try manifest(named: name)
+        guard manifest.kind == kind else {
+            throw KernelError(
+                .config,
+                "\(manifest.path) declares the \(manifest.kind.rawValue) \"\(name)\", expected a \(kind.rawValue)"
+            )
+        }
+        return manifest
     }
 
     /// Why a plugin that was loaded is asked nothing more; nil if it can be asked, or is not loaded.

@@ -181,8 +181,8 @@ struct PluginReload: NodeCommand {
         abstract: "Let the process that holds the home read its node manifest again.",
         discussion: """
             New requests get the plugins that the manifest names now; requests under way keep theirs. \
-            A plugin that does not load changes nothing. Where candidates have been judged, gates that differ from those of \
-            the policy on chain A become the policy; another reward policy is written on chain A with the first block \
+            A plugin that does not load changes nothing. Where candidates have been judged, gates or a router that differ from \
+            those of the policy on chain A become the policy; another reward policy is written on chain A with the first block \
             of chain C that it governs. This returns when that is durable.
             """)
 
