@@ -31,7 +31,7 @@ extension Judge {
             )
         }
         let now = host.clock()
-        guard block.header.timestamp <= now + 600_000 else {
+        guard block.header.timestamp <= now + Self.clockTolerance else {
             throw KernelError(.rule, "candidate \(hash) is of a time that is yet to come")
         }
         try candidates.holdingPayloads {
