@@ -19,15 +19,14 @@ final class Interruption: @unchecked Sendable {
 
     init() {
         sources = [SIGINT, SIGTERM].map { number in
-            signal(number, SIG_IGN)
-            return DispatchSource.makeSignalSource(signal: number, queue: .global())
+            DispatchSource.makeSignalSource(signal: number, queue: .global())
         }
         for source in sources {
             source.setEventHandler { [flag] in
                 flag.isSet.withLock { $0 = true }
                 flag.semaphore.signal()
             }
-            source.resume()
+            source.resumeAndWait()
         }
     }
 
@@ -40,4 +39,15 @@ final class Interruption: @unchecked Sendable {
 
     /// Returns once it is requested.
     func wait() { flag.semaphore.wait() }
+}
+
+extension DispatchSourceSignal {
+    /// Returns once the signal comes here: libdispatch takes it over on a thread of its own, and until then it does what
+    /// it did before. One that was ignored meanwhile, so as not to end the process, would be lost.
+    func resumeAndWait() {
+        let isRegistered = DispatchSemaphore(value: 0)
+        setRegistrationHandler { isRegistered.signal() }
+        resume()
+        isRegistered.wait()
+    }
 }

@@ -76,8 +76,22 @@ struct Run: NodeCommand {
             _ = try node.signingKey()
         }
         let miner = try mine.map { try makeMiner($0, node, console) }
-        try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
         let log: @Sendable (String) -> Void = { console.note("\(timestamp()) \($0)") }
+        // Before anybody is told that it runs, and may send it signals.
+        let interruption = Interruption()
+        let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
+        hangup.setEventHandler { [cancellation = interruption.cancellation] in
+            do {
+                try Cancellation.$current.withValue(cancellation) {
+                    _ = try node.reloadPlugins()
+                    if let policy = try node.adoptPolicy() { log("policy    \(policy.hash)") }
+                }
+            } catch {
+                log("not reloaded: \(error)")
+            }
+        }
+        hangup.resumeAndWait()
+        try console.print("holding   \(node.home.path) as process \(getpid()); stop with Ctrl-C")
         node.messages.subscribe(to: .blockStored, capacity: 1024, whenFull: .dropOldest) {
             message in
             let header = message.block.header
@@ -96,24 +110,10 @@ struct Run: NodeCommand {
                 "reloaded  generation \(message.generation): \(message.plugins.joined(separator: ", "))"
             )
         }
-        let interruption = Interruption()
         let waiting = WaitingCandidates(node, log)
         let judging = Cancellation.$current.withValue(interruption.cancellation) {
             Background { waiting.run() }
         }
-        signal(SIGHUP, SIG_IGN)
-        let hangup = DispatchSource.makeSignalSource(signal: SIGHUP, queue: .global())
-        hangup.setEventHandler { [cancellation = interruption.cancellation] in
-            do {
-                try Cancellation.$current.withValue(cancellation) {
-                    _ = try node.reloadPlugins()
-                    if let policy = try node.adoptPolicy() { log("policy    \(policy.hash)") }
-                }
-            } catch {
-                log("not reloaded: \(error)")
-            }
-        }
-        hangup.resume()
         // By age they go without a judgement too.
         let pruning = DispatchSource.makeTimerSource(queue: .global())
         pruning.schedule(deadline: .now() + 3600, repeating: 3600)
