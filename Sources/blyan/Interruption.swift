@@ -42,8 +42,10 @@ final class Interruption: @unchecked Sendable {
 }
 
 extension DispatchSourceSignal {
-    /// Returns once the signal comes here: libdispatch takes it over on a thread of its own, and until then it does what
-    /// it did before. One that was ignored meanwhile, so as not to end the process, would be lost.
+    /// Returns once the signal comes here.
+    ///
+    /// libdispatch takes it over on a thread of its own, and until then it does what it did before: one that was ignored
+    /// meanwhile, so as not to end the process, would be lost.
     func resumeAndWait() {
         let isRegistered = DispatchSemaphore(value: 0)
         setRegistrationHandler { isRegistered.signal() }
